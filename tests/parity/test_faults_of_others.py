@@ -81,4 +81,6 @@ def test_transformers_pairs_the_logits_of_a_layer_with_the_corners_of_the_next(k
     assert output.intermediate_logits.shape[1] == LAYERS + 1
     assert output.intermediate_predicted_corners.shape[1] == LAYERS
     assert norms[LAYERS - 2] == 0
+    assert "loss_fgl" not in output.loss_dict, "the last layer's"
+    assert "loss_fgl_aux_0" in output.loss_dict
     assert min(norms[: LAYERS - 2] + norms[LAYERS - 1 :]) > 1e-4
