@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,7 @@ def run_pytest(folder: Path, values: str, *options: str) -> subprocess.Completed
     """Run those tests with the plugin alone."""
     (folder / "test_recorded.py").write_text(RECORDED.replace("VALUES", values))
     tests = Path(__file__).parent
-    command = ["python", "-m", "pytest", "-q", "-p", "recorded_conformance", "-p", "no:cacheprovider", *options]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "recorded_conformance", "-p", "no:cacheprovider", *options]
     environment = {"PATH": subprocess.os.environ["PATH"], "PYTHONPATH": f"{tests}:{tests.parent / 'src'}"}
     return subprocess.run([*command, "test_recorded.py"], cwd=folder, capture_output=True, text=True, env=environment)
 
