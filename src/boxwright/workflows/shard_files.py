@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,7 @@ _ROWS, _DETECTIONS = 1024, 1 << 16
 """Images and detections that are in memory at most, and in one row group of Parquet."""
 
 
+@runtime_checkable
 class ShardWriter(Protocol):
     """A file of results that is open."""
 
