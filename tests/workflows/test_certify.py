@@ -162,7 +162,8 @@ FAULTS: dict[str, tuple[dict[str, Any], Callable[[onnx.ModelProto], None] | None
     "half a pixel": ({}, shift_half_a_pixel, "of the pixels of the file's network input"),
     "lost antialias": ({}, lose_antialias, "of the pixels of the file's network input"),
     "shifted labels": ({}, shift_labels, "have no counterpart"),
-    "broken weights": ({}, zero_a_layer, "points below the model's"),
+    # Of a detector that was hardly trained, AP may rise as well.
+    "broken weights": ({}, zero_a_layer, "detections agree"),
 }
 
 
