@@ -74,7 +74,9 @@ def test_a_good_file(exported: Exported, name: str) -> None:
     assert certificate.faults == []
     assert certificate.measurements.of_model["AP"] == exported.reference.evaluation.boxes.AP  # type: ignore[union-attr]
     assert certificate.measurements.of_model["AP"] > 0.4
-    assert abs(certificate.measurements.losses()["AP"]) < 0.1
+    assert abs(certificate.measurements.losses_beyond_rounding()["AP"]) < 0.1
+    # Of so few objects, one whose IoU is all but one of COCO's thresholds is a third of a point.
+    assert abs(certificate.measurements.losses()["AP"]) < 0.8
     assert certificate.agreement.num_matched == certificate.agreement.total > 30
     assert certificate.pixels is not None
     assert certificate.pixels.images == 12
@@ -126,10 +128,9 @@ def shift_labels(model: onnx.ModelProto) -> None:
 
 
 def zero_a_layer(model: onnx.ModelProto) -> None:
-    weights = [one for one in model.graph.initializer if one.name.endswith(".weight") and len(one.dims) == 4]
-    weights[len(weights) // 2].CopyFrom(
-        numpy_helper.from_array(np.zeros(weights[len(weights) // 2].dims, np.float32), weights[len(weights) // 2].name)
-    )
+    # The first, behind which nothing is seen any more: without a middle one, AP may be anything, and higher too.
+    first = next(one for one in model.graph.initializer if one.name.endswith(".weight") and len(one.dims) == 4)
+    first.CopyFrom(numpy_helper.from_array(np.zeros(first.dims, np.float32), first.name))
 
 
 def unsettle_top_k(model: onnx.ModelProto) -> None:
@@ -162,8 +163,7 @@ FAULTS: dict[str, tuple[dict[str, Any], Callable[[onnx.ModelProto], None] | None
     "half a pixel": ({}, shift_half_a_pixel, "of the pixels of the file's network input"),
     "lost antialias": ({}, lose_antialias, "of the pixels of the file's network input"),
     "shifted labels": ({}, shift_labels, "have no counterpart"),
-    # Of a detector that was hardly trained, AP may rise as well.
-    "broken weights": ({}, zero_a_layer, "detections agree"),
+    "broken weights": ({}, zero_a_layer, "points below the model's"),
 }
 
 

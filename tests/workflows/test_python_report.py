@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -83,8 +85,15 @@ def test_tuned_thresholds_are_shown_first(rectangle_run: Path, rectangles: Path,
 def test_an_exported_file_has_the_errors_of_its_model(
     rectangle_run: Path, rectangle_file: Path, rectangles: Path, tmp_path: Path
 ) -> None:
+    # An object of another class, which is an error whatever the detector has learned.
+    mislabeled = shutil.copytree(rectangles, tmp_path / "mislabeled")
+    annotations = mislabeled / "annotations" / "val.json"
+    document = json.loads(annotations.read_text())
+    first, others = document["annotations"][0], [one["id"] for one in document["categories"]]
+    first["category_id"] = next(one for one in others if one != first["category_id"])
+    annotations.write_text(json.dumps(document))
     pages = [
-        boxwright.report(model, rectangles, out=tmp_path / f"{number}.html", num_images=0).path.read_text()
+        boxwright.report(model, mislabeled, out=tmp_path / f"{number}.html", num_images=0).path.read_text()
         for number, model in enumerate((rectangle_run, rectangle_file))
     ]
 

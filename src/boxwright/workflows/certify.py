@@ -35,6 +35,7 @@ from boxwright.exporting.comparison import (
 )
 from boxwright.exporting.exercise import make_network_inputs
 from boxwright.exporting.network_inputs import NetworkInput, open_preprocessing
+from boxwright.exporting.settled_detections import settle_detections
 from boxwright.workflows.exported import detect_exported
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
@@ -119,6 +120,13 @@ def certify(
         evaluation: AnyEvaluation = ClassEvaluation(data, detections, class_accuracy(data, detections))
     else:
         evaluation = measure_detections(data, detections)
+    measurements = Measurements(
+        of_model=_numbers(reference.evaluation),
+        of_file=_numbers(evaluation),
+        classes=_list_classes(reference.evaluation, evaluation),
+    )
+    if runtime.metadata.precision == "fp32" and any(abs(loss) > tolerance for loss in measurements.losses().values()):
+        measurements = replace(measurements, settled=_measure_settled(reference.evaluation, evaluation))
     with observer.track("comparing detections") as progress:
         agreement, pixels = _compare(path, runtime, reference, progress)
     return Certificate(
@@ -127,11 +135,7 @@ def certify(
         runtime=runtime.runtime,
         precision=runtime.metadata.precision,
         tolerance=tolerance,
-        measurements=Measurements(
-            of_model=_numbers(reference.evaluation),
-            of_file=_numbers(evaluation),
-            classes=_list_classes(reference.evaluation, evaluation),
-        ),
+        measurements=measurements,
         agreement=agreement,
         pixels=pixels,
         float32=tuple(float32),
@@ -142,6 +146,14 @@ def certify(
             "machine": describe_machine(),
         },
     )
+
+
+def _measure_settled(model: AnyEvaluation, file: AnyEvaluation) -> dict[str, float] | None:
+    """Measure the detections of a file without what rounding makes of them; None of a classifier."""
+    if isinstance(model, ClassEvaluation) or isinstance(file, ClassEvaluation):
+        return None
+    settled = {key: settle_detections(model.detections[key], one) for key, one in file.detections.items()}
+    return _numbers(measure_detections(file.data, settled))
 
 
 def _numbers(evaluation: AnyEvaluation) -> dict[str, float]:
