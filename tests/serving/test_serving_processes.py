@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -102,6 +103,26 @@ def test_workers_count_together_and_are_replaced(serving: Any) -> None:
     assert not any(Path(f"/proc/{pid}").exists() for pid in now)
 
 
+SIGNAL_AT_THE_FIRST_FORK = """
+import os, signal, sys
+from multiprocessing.context import ForkProcess
+from boxwright.cli.main import main
+start = ForkProcess.start
+def start_at_a_signal(process):
+    print("start", flush=True)
+    os.kill(os.getpid(), signal.SIGTERM)
+    start(process)
+ForkProcess.start = start_at_a_signal
+sys.exit(main(["serve", sys.argv[1], "--port", "0", "--workers", "3"]))
+"""
+
+
+def test_a_signal_while_workers_start_reaches_all_of_them(exported: Path) -> None:
+    command = [sys.executable, "-c", SIGNAL_AT_THE_FIRST_FORK, str(exported)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout.split()) == (0, ["start"]), done.stderr
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_workers_end_with_a_parent_that_is_killed(serving: Any) -> None:
     service = serving("--workers", "2")
@@ -117,7 +138,13 @@ def test_headers_that_never_end(serving: Any) -> None:
     """Each connection has its time; a request after another one on the same connection too, and bodies their own."""
     service = serving("--deadline", "0.6")
     whole = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    for before, sent in ((b"", b""), (b"", b"POST /predict HTTP/1.1\r\nX-"), (whole, b"GET /hea")):
+    half = b"GET /health HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n"  # its body comes after the answer
+    for before, sent in (
+        (b"", b""),
+        (b"", b"POST /predict HTTP/1.1\r\nX-"),
+        (whole, b"GET /hea"),
+        (half, b"1"),
+    ):
         with socket.create_connection(("127.0.0.1", service.port), timeout=10) as connection:
             connection.sendall(before)
             time.sleep(0.2 if before else 0)

@@ -94,8 +94,8 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, dict[str, str]]:
         "--threshold",
         metavar="T",
         type=read_threshold,
-        default=0.3,
-        help="where a request has none; or tuned (default: 0.3)",
+        default=ServingOptions.threshold,
+        help=f"where a request has none; or tuned (default: {ServingOptions.threshold})",
     )
     parser.add_argument(
         "--key", help=f"that clients send as Authorization: Bearer KEY; better {KEY_VARIABLE} in the environment"

@@ -6,13 +6,13 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from starlette.responses import Response
 
 from boxwright_runtime import Detections
-from boxwright_runtime.answers import detection_rows
+from boxwright_runtime.answers import object_row
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -46,7 +46,7 @@ def answer_json(images: Sequence[SeenImage]) -> Response:
                     "file_name": one.name,
                     "width": one.size[1],
                     "height": one.size[0],
-                    "detections": [_without_name(row) for row in detection_rows(one.name, one.detections)],
+                    "detections": [object_row(row) for row in one.detections],
                 }
                 for one in images
             ]
@@ -81,10 +81,6 @@ def draw_image(rgb: UInt8[np.ndarray, "h w 3"], detections: Detections) -> bytes
     buffer = io.BytesIO()
     drawing.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     return buffer.getvalue()
-
-
-def _without_name(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key != "file_name"}
 
 
 def _json_response(content: object) -> Response:

@@ -34,7 +34,9 @@ class HeaderDeadlineProtocol(H11Protocol):
         super().connection_lost(exc)
 
     def _wait_for_headers(self) -> None:
-        if self.conn.their_state is not h11.IDLE:
+        # The rest of a body that was answered before its end may come for ever, too.
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        if self.conn.their_state is not h11.IDLE and not is_answered:
             self._stop_waiting()
         elif self._closing is None:
             self._closing = self.loop.call_later(self.header_seconds, self.transport.close)

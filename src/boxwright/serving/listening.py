@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+_BACKLOG = 1024
+"""Connections that wait to be taken."""
+
 
 def listen(host: str, port: int) -> socket.socket:
     """Listen at an address.
@@ -29,9 +32,6 @@ def listen(host: str, port: int) -> socket.socket:
             f"{host}:{port} cannot be listened at: {error.strerror}; give another --port or --host"
         ) from None
     return listener
-
-
-_BACKLOG = 1024
 
 
 def address_of(listener: socket.socket) -> str:

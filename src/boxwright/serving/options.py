@@ -41,8 +41,10 @@ class ServingOptions:
     def __post_init__(self) -> None:
         if self.threshold != "tuned" and (isinstance(self.threshold, str) or not 0 <= self.threshold <= 1):
             raise ValueError(f"threshold is between 0 and 1, or tuned, not {self.threshold}")
-        if self.key is not None and not (self.key.isascii() and self.key.isprintable() and self.key.strip()):
+        if self.key is not None and not (self.key and self.key.isascii() and self.key.isprintable()):
             raise ValueError("a key has visible letters of ASCII alone, for it travels in a header")
+        if self.key is not None and self.key != self.key.strip():
+            raise ValueError("a key neither begins nor ends with a space: headers lose them")
         for name, value, most in (
             ("max_bytes", self.max_bytes, 2**31),
             ("max_pixels", self.max_pixels, 178_956_970),

@@ -76,21 +76,27 @@ class _Supervisor:
         self._listener, self._table = listener, table
         self._processes: dict[int, ForkProcess] = {}
         self._is_stopping = False
+        self._failure: str | None = None
 
-    def stop(self, number: int, _: FrameType | None) -> None:
-        """Pass a signal on."""
+    def stop(self, *_: object) -> None:
+        """Begin to end; a signal may call it at any moment."""
         self._is_stopping = True
-        for process in self._processes.values():
-            if process.pid is not None and process.is_alive():
-                os.kill(process.pid, signal.SIGTERM if number == signal.SIGINT else number)
 
     def run(self, announce: Callable[[], None]) -> None:
-        """Keep all processes alive until the signal."""
+        """Keep all processes alive until the signal.
+
+        Raises:
+            ValueError: one ends before it was ready.
+        """
         is_announced = False
         ready = Metrics(self._table)
         for row in range(len(self._table)):
             self._start(row)
         while self._processes:
+            if self._is_stopping:
+                # Again and again: one that was just forked may not listen yet.
+                for process in self._processes.values():
+                    process.terminate()
             wait([process.sentinel for process in self._processes.values()], timeout=0.2)
             if not is_announced and ready["ready"] == len(self._table):
                 is_announced = True
@@ -98,8 +104,12 @@ class _Supervisor:
             for row, process in list(self._processes.items()):
                 if not process.is_alive():
                     self._replace(row, process)
+        if self._failure is not None:
+            raise ValueError(self._failure)
 
     def _start(self, row: int) -> None:
+        if self._is_stopping:
+            return
         process = multiprocessing.get_context("fork").Process(target=self._work, args=(row, os.getpid()))
         process.start()
         self._processes[row] = process
@@ -109,13 +119,9 @@ class _Supervisor:
         clear_gauges(self._table, row)
         process.join()
         del self._processes[row]
-        if self._is_stopping:
-            return
-        if not was_ready:
-            self.stop(signal.SIGTERM, None)
-            for other in self._processes.values():
-                other.join()
-            raise ValueError(f"a process of the service ended with status {process.exitcode} before it was ready")
+        if not was_ready and not self._is_stopping:
+            self._failure = f"a process of the service ended with status {process.exitcode} before it was ready"
+            self.stop()
         self._start(row)
 
     def _work(self, row: int, parent: int) -> None:
@@ -157,7 +163,11 @@ def _run(
             beginning.cancel()
             watching.cancel()
 
-    with _on_signals(lambda *_: None):  # uvicorn raises the signal again once it has finished
+    def end(*_: object) -> None:
+        """End where uvicorn does not listen to signals yet; it raises them again once it has finished."""
+        server.should_exit = True
+
+    with _on_signals(end):
         asyncio.run(run())
     if failures:
         raise ValueError(f"the model cannot predict: {failures[0]}") from failures[0]

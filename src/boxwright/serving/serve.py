@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from boxwright.devices import ComputeOptions
     from boxwright_runtime import Runtime
 
+LARGEST_WORKERS = 256
+
 
 def serve(
     model: str | Path | Detector | Runtime,
@@ -74,9 +76,6 @@ def serve(
             run_alone(served, options, listener, observer)
         else:
             run_workers(served, options, listener, observer, workers)
-
-
-LARGEST_WORKERS = 256
 
 
 def require_serving() -> None:

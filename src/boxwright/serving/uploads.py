@@ -24,6 +24,9 @@ _LINGER = 2.0
 
 _LONGEST_NAME = 200
 
+_LONGEST_HEADER = 1000
+"""Bytes of a header whose parameters are read: reading takes the square of them, and holds up everybody else."""
+
 _MOST_DIGITS = 19
 
 
@@ -97,7 +100,10 @@ def _too_long(max_bytes: int) -> RefusalError:
 
 
 def _parts_of(request: Request, max_images: int) -> _Body | _Form:
-    kind, options = parse_options_header(request.headers.get("content-type"))
+    content_type = request.headers.get("content-type", "")
+    if len(content_type) > _LONGEST_HEADER:
+        raise RefusalError(400, f"the form is damaged: its Content-Type has more than {_LONGEST_HEADER:,} bytes")
+    kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data":
         return _Body(UploadedImage(""))
     if not options.get(b"boundary"):
@@ -138,12 +144,14 @@ class _Form:
             "on_header_field": self._take_name,
             "on_header_value": self._take_value,
             "on_header_end": self._end_header,
+            "on_headers_finished": self._end_headers,
             "on_end": self._end,
         }
         self._parser = MultipartParser(boundary, callbacks)
         self._images: list[UploadedImage] = []
         self._max_images = max_images
         self._header_name, self._header_value = bytearray(), bytearray()
+        self._disposition = bytearray()
         self._is_complete = False
 
     def feed(self, chunk: bytes) -> None:
@@ -164,6 +172,7 @@ class _Form:
         if len(self._images) == self._max_images:
             raise RefusalError(413, f"a request has at most {self._max_images} images")
         self._images.append(UploadedImage(""))
+        self._disposition = bytearray()
 
     def _take(self, data: bytes, start: int, end: int) -> None:
         self._images[-1].data += memoryview(data)[start:end]
@@ -176,10 +185,17 @@ class _Form:
 
     def _take_value(self, data: bytes, start: int, end: int) -> None:
         self._header_value += data[start:end]
+        if len(self._header_value) > _LONGEST_HEADER:
+            raise RefusalError(400, f"the form is damaged: a header in it has more than {_LONGEST_HEADER:,} bytes")
 
     def _end_header(self) -> None:
         if self._header_name.lower() == b"content-disposition":
-            self._images[-1].name = _file_name(self._header_value.decode("utf-8", "replace"))
+            self._disposition = self._header_value
+
+    def _end_headers(self) -> None:
+        # Once for each part, however often it has that header.
+        if self._disposition:
+            self._images[-1].name = _file_name(self._disposition.decode("utf-8", "replace"))
 
     def _end(self) -> None:
         self._is_complete = True
