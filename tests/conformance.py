@@ -148,13 +148,36 @@ def compare(
 
 
 def compare_tensors(
-    kind: Kind, ours: Tensor, theirs: Numbers, *, limit: float, name: str = "", of: str = "", unit: Unit = "absolute"
+    kind: Kind,
+    ours: Tensor,
+    theirs: Numbers,
+    *,
+    limit: float,
+    relative: float = 0.0,
+    name: str = "",
+    of: str = "",
+    unit: Unit = "absolute",
 ) -> None:
-    """Compare two tensors by their largest difference; arguments are those of ``compare``."""
+    """Compare two tensors by their largest difference; other arguments are those of ``compare``.
+
+    Args:
+        kind: what of a detector it is.
+        ours: of any shape.
+        theirs: of the same shape.
+        limit: largest difference of an element.
+        relative: part of the element itself that is added to its limit.
+        name: which outputs.
+        of: the tensor, for the message alone.
+        unit: of the difference.
+    """
     __tracebackhide__ = True
     expected = torch.as_tensor(theirs).detach()
     assert ours.shape == expected.shape, f"{kind} {name} {of}: {tuple(ours.shape)}, not {tuple(expected.shape)}"
-    difference = (ours.detach().double() - expected.double()).abs().amax().item() if ours.numel() else 0.0
+    differences = (ours.detach().double() - expected.double()).abs()
+    limits = limit + relative * expected.double().abs()
+    if relative:
+        assert (differences <= limits).all(), f"{kind} {name} {of}: an element differs by more than its limit"
+    difference, limit = (x.amax().item() if x.numel() else 0.0 for x in (differences, limits))
     names = [str(x.dtype).removeprefix("torch.") for x in (ours, expected)]
     precision = " beside ".join(dict.fromkeys(names))
     compare(kind, difference, limit, name=name, of=of, unit=unit, precision=precision)
@@ -197,7 +220,12 @@ def _pair_up(
 
 
 def compare_gradients(
-    ours: Mapping[str, Tensor | None], theirs: Mapping[str, Tensor | None], *, limit: float, floor: float = 0.0
+    ours: Mapping[str, Tensor | None],
+    theirs: Mapping[str, Tensor | None],
+    *,
+    limit: float,
+    floor: float = 0.0,
+    elements: tuple[float, float] | None = None,
 ) -> None:
     """Compare gradients of the same names, each relative to its norm.
 
@@ -207,6 +235,7 @@ def compare_gradients(
         limit: largest relative difference.
         floor: part of the norm of all gradients that is added to each norm, for those that are zero but for rounding:
             of biases that a norm takes off again, and of the bias of keys, which moves all scores of a softmax alike.
+        elements: limits of the difference of each element as well, the part of itself and what is added to that.
     """
     __tracebackhide__ = True
     assert set(ours) == set(theirs)
@@ -218,6 +247,8 @@ def compare_gradients(
         difference = (actual - grad).norm().item()
         relative = difference / (grad.norm().item() + floor * total) if difference else 0.0
         compare("gradients", relative, limit, of=name, precision=str(actual.dtype).removeprefix("torch."))
+        if elements is not None:
+            torch.testing.assert_close(actual, grad, rtol=elements[0], atol=elements[1], msg=f"an element of {name}")
 
 
 def compare_equal(kind: Kind, ours: Tensor | Sequence[Any], theirs: Tensor | Sequence[Any], *, name: str = "") -> None:

@@ -60,6 +60,17 @@ def test_tensors_of_other_shapes_are_not_broadcast() -> None:
     compare_tensors("outputs", torch.zeros(0, 4), torch.zeros(0, 4), limit=0)
 
 
+def test_each_element_has_a_limit_of_its_own() -> None:
+    theirs = torch.tensor([1000.0, 1.0])
+    compare_tensors("outputs", theirs + torch.tensor([9e-1, 1e-3]), theirs, limit=1e-3, relative=1e-3)
+    with pytest.raises(AssertionError, match="an element differs by more"):
+        compare_tensors("outputs", theirs + torch.tensor([0.0, 1e-2]), theirs, limit=1e-3, relative=1e-3)
+    ours = {"weight": theirs + torch.tensor([0.0, 1e-2])}
+    compare_gradients(ours, {"weight": theirs}, limit=1e-4)
+    with pytest.raises(AssertionError, match="an element of weight"):
+        compare_gradients(ours, {"weight": theirs}, limit=1e-4, elements=(1e-4, 1e-4))
+
+
 def test_terms_are_relative_and_have_the_same_names() -> None:
     compare_terms({"l1": torch.tensor(100.0)}, {"l1": 100.1}, limit=1.1e-3)
     compare_terms({"l1": 0.0}, {"l1": 0.0}, limit=0)

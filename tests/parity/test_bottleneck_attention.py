@@ -75,7 +75,12 @@ def test_timm(size: tuple[int, int], heads: int, stride: int) -> None:
     direction = uniform("direction", *y.shape)
     one = torch.autograd.grad((y * direction).sum(), [x, *(mine for mine, _ in pairs)])
     two = torch.autograd.grad((expected * direction).sum(), [x, *(other for _, other in pairs)])
-    compare_gradients(*({str(i): x for i, x in enumerate(grads)} for grads in (one, two)), limit=1e-9, floor=1e-6)
+    compare_gradients(
+        *({str(i): x for i, x in enumerate(grads)} for grads in (one, two)),
+        limit=1e-9,
+        floor=1e-6,
+        elements=(1e-9, 1e-9),
+    )
 
     # Its default does not scale the position's part: tables that are sqrt(d) times as large.
     theirs.scale_pos_embed = False
@@ -125,12 +130,12 @@ def test_a_stage_of_stride_1_is_made_of_timms_blocks(training: bool) -> None:
     y, expected = ours(x), theirs(x)
     assert y.shape == (3, 32 * WIDTH, *size)
     note_inputs(x)
-    compare_tensors("outputs", y, expected, limit=1e-9)
+    compare_tensors("outputs", y, expected, limit=1e-10, relative=1e-10)
     direction, parameters = uniform("direction", *y.shape), dict(theirs.named_parameters())
     one = torch.autograd.grad((y * direction).sum(), [x, *ours.parameters()])
     pairs = [parameters[names[name]] for name, _ in ours.named_parameters()]
     two = torch.autograd.grad((expected * direction).sum(), [x, *pairs])
-    compare_gradients(*({str(i): x for i, x in enumerate(grads)} for grads in (one, two)), limit=1e-8, floor=1e-6)
+    compare_gradients(*({str(i): x for i, x in enumerate(grads)} for grads in (one, two)), limit=1e-8, floor=1e-9)
 
 
 def recorded(name: str) -> dict[str, np.ndarray]:
@@ -163,10 +168,11 @@ def check(ours: nn.Module, x: Tensor, variant: str, theirs: dict[str, np.ndarray
     (y * uniform("direction", *y.shape)).sum().backward()
     # Stored in float32.
     note_inputs(x)
-    compare_tensors("outputs", y[:, ::3], theirs[f"{variant}/out"], limit=1e-5)
+    compare_tensors("outputs", y[:, ::3], theirs[f"{variant}/out"], limit=1e-6, relative=1e-6)
     named = [("map", x), *ours.named_parameters()]
     actual = {name: tensor.grad for name, tensor in named if tensor.grad is not None}
     ours_of, theirs_of = summaries(actual), theirs[f"{variant}/gradients"]
+    np.testing.assert_allclose(ours_of, theirs_of, rtol=1e-9, atol=1e-9)
     # Norms and projections, those that are zero but for rounding relative to the largest norm.
     floors = np.maximum(theirs_of[:, :1], theirs_of[:, 0].max() * 1e-3)
     compare("gradients", float((np.abs(ours_of - theirs_of) / floors).max()), 1e-9)

@@ -73,5 +73,6 @@ def test_outputs_statistics_and_gradients(theirs: dict[str, np.ndarray], variant
         grad, direction = parameters[name].grad, uniform(f"direction of {name}", *parameters[name].shape)
         assert grad is not None
         # A projection of a wrong gradient of the right norm would be off by about the norm itself.
-        difference = max(abs(grad.norm().item() - norm), abs((grad * direction).sum().item() - projection))
-        compare("gradients", float(difference / (norm + floor)), 1e-6, of=name)
+        of_norm = abs(grad.norm().item() - norm) / max(norm, floor)
+        of_projection = abs((grad * direction).sum().item() - projection) / (norm + floor)
+        compare("gradients", float(max(of_norm, of_projection)), 1e-6, of=name)

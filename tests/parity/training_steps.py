@@ -43,5 +43,5 @@ def compare_training_steps(
         eps: of AdamW; more than rounding, where gradients that are zero but for rounding would be made large.
     """
     curves = [train(module, compute_loss, lr, eps) for module, compute_loss in (ours, theirs)]
-    assert curves[1][-1] < 0.98 * curves[1][0], f"nothing is learned: {curves[1]}"
+    assert curves[1][-1] < 0.9 * curves[1][0], f"nothing is learned: {curves[1]}"
     compare_terms(*(dict(enumerate(map(float, curve))) for curve in curves), limit=limit, kind="20 training steps")

@@ -231,6 +231,17 @@ def test_addresses_need_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
         listed("s3://b/x.png")
 
 
+def test_an_address_that_its_storage_refuses_is_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading it says why; storage services raise errors that are no ``OSError``."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("no credentials")
+
+    monkeypatch.setattr("fsspec.implementations.memory.MemoryFileSystem.info", refuse)
+    (tmp_path / "list.txt").write_text("memory://refused/a.png")
+    assert len(collect_images([str(tmp_path / "list.txt")], print).images) == 1
+
+
 def test_texts_beside_images_are_no_lists_in_a_glob(folder: Path) -> None:
     (folder / "a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
     assert [one.name for one in listed(folder / "a.*")] == ["a.png", "a.txt"]

@@ -263,6 +263,18 @@ def test_the_manifest_goes_on_the_way(model: Path, photos: Path, tmp_path: Path)
     assert sorted(contents(tmp_path / "out")) == ["shard-00000-of-00004.done", "shard-00000-of-00004.parquet"]
 
 
+def test_files_of_others_stay(model: Path, photos: Path, tmp_path: Path) -> None:
+    """Archives of images may have names like those of results, and be in the same folder."""
+    (tmp_path / "out").mkdir()
+    own = "shard-00003-of-00004.parquet.0123456789ab"
+    others = {"shard-0001.tar", "shard-00000-of-00004.tar", "shard-00000-of-00004.json.orig"}
+    for name in (own, f"{own}.unfinished", *others):
+        (tmp_path / "out" / name).write_bytes(b"any")
+    run(model, photos, tmp_path / "out")
+    kept = {name for name, content in contents(tmp_path / "out").items() if content == b"any"}
+    assert kept == others
+
+
 def test_one_process_at_a_time(model: Path, photos: Path, tmp_path: Path) -> None:
     from boxwright.training.folder_lock import hold_folder
 

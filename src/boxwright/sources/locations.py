@@ -162,14 +162,17 @@ def open_location(location: str) -> Iterator[IO[bytes]]:
 def describe_version(location: str) -> str:
     """Describe the state of a file, so that another state is noticed: size and time of its last change; empty where
     it cannot be told."""
-    try:
-        if not is_address(location):
-            status = os.stat(location)
-            return f"{status.st_size} {status.st_mtime_ns}"
+    if is_address(location):
         storage, path = open_storage(location)
-        return describe_entry(storage.info(path))
+        try:
+            return describe_entry(storage.info(path))
+        except Exception:  # a storage service, or the network, may raise errors of any kind; reading tells which
+            return ""
+    try:
+        status = os.stat(location)
     except OSError:
         return ""
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 def describe_entry(entry: Any) -> str:

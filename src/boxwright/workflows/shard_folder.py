@@ -12,11 +12,11 @@ import os
 import re
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from boxwright.files import replace_file, write_text
+from boxwright.files import UNFINISHED, replace_file, write_text
 from boxwright.version import __version__
 from boxwright_runtime.printable_names import printable
 
@@ -29,6 +29,7 @@ ShardFormat = Literal["parquet", "coco"]
 _SUFFIXES = {"parquet": ".parquet", "coco": ".json"}
 _RECORD = ".done"
 _COMPLETE = re.compile(r"shard-\d+-of-\d+\.(?:parquet|json|done)")
+_ATTEMPT = re.compile(rf"{_COMPLETE.pattern}\.[0-9a-f]{{12}}(?:{re.escape(UNFINISHED)})?")
 _IMAGES_OF_SHARD = 1000
 
 
@@ -140,7 +141,7 @@ class ShardFolder:
         """
         path = self.path / MANIFEST
         before = _read_manifest(path) if path.exists() else None
-        if not any(_COMPLETE.fullmatch(entry.name) for entry in os.scandir(self.path)):
+        if not any(_COMPLETE.fullmatch(name) for name in os.listdir(self.path)):
             write_text(path, self.manifest.to_json())
         elif before is None:
             raise ValueError(f"{self.path}: there are shards without {MANIFEST}: give another folder")
@@ -153,9 +154,9 @@ class ShardFolder:
         self.clean()
 
     def clean(self) -> None:
-        """Remove what processes that were killed have left unfinished."""
-        for name in [entry.name for entry in os.scandir(self.path)]:
-            if name.startswith("shard-") and not _COMPLETE.fullmatch(name):
+        """Remove what processes that were killed have left unfinished, and nothing else: archives are shards too."""
+        for name in os.listdir(self.path):
+            if _ATTEMPT.fullmatch(name):
                 (self.path / name).unlink(missing_ok=True)
 
     def is_here(self) -> bool:
@@ -184,7 +185,7 @@ class ShardFolder:
                 raise ValueError(f"{self.path / MANIFEST} is gone, or that of another run: give another folder")
 
         _replace_by_attempt(path, write_own)
-        record = ShardRecord(**{**asdict(records[0]), "key": self.manifest.key, "num_bytes": path.stat().st_size})
+        record = replace(records[0], key=self.manifest.key, num_bytes=path.stat().st_size)
         text = json.dumps(asdict(record)) + "\n"
         _replace_by_attempt(self._record_path(shard), lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
         return record
