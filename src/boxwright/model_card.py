@@ -99,9 +99,13 @@ def _facts(passport: Passport) -> Iterator[str]:
             yield f"SHA-256: {origin.sha256}"
         yield f"license, as the source states it: {origin.license or 'none stated'}"
     if (data := passport.data) is not None:
-        yield f"data set: {data.name}, {data.num_images} images" + _data_hash(data)
+        yield f"data set: {data.name}, {data.num_images} images" + _describe_pseudo(data) + _data_hash(data)
     if passport.metrics:
         yield "metrics: " + ", ".join(f"{name} {value:.4f}" for name, value in passport.metrics.items())
+
+
+def _describe_pseudo(data: TrainingData) -> str:
+    return f", {data.num_pseudo} of them with pseudo-labels of weight {data.pseudo_weight}" if data.num_pseudo else ""
 
 
 def _data_hash(data: TrainingData) -> str:

@@ -39,6 +39,8 @@ class TrainingData:
             in passports of earlier versions.
         images_sha256: of the names and bytes of all image files; None where they were not read, or are in no files.
         order_sha256: of the names of the images in their order, which training depends on.
+        num_pseudo: images with pseudo-labels, the last of all.
+        pseudo_weight: of each of these; None where there are none.
     """
 
     name: str
@@ -47,6 +49,8 @@ class TrainingData:
     content_sha256: str | None = None
     images_sha256: str | None = None
     order_sha256: str | None = None
+    num_pseudo: int = 0
+    pseudo_weight: float | None = None
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> TrainingData:
@@ -133,5 +137,10 @@ def _known(kind: type[Any], content: Any) -> dict[str, Any]:
     return known
 
 
-_PLAIN: Mapping[str, tuple[type, ...]] = {"str": (str,), "int": (int,), "str | None": (str, NoneType)}
+_PLAIN: Mapping[str, tuple[type, ...]] = {
+    "str": (str,),
+    "int": (int,),
+    "str | None": (str, NoneType),
+    "float | None": (float, int, NoneType),
+}
 """Types of values, by the annotation of a field."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from boxwright.cli.arguments import CommandParser, require_typed_files
@@ -15,6 +17,7 @@ from boxwright.weights.source_names import require_source
 
 if TYPE_CHECKING:
     from boxwright.cli.console import ConsoleObserver
+    from boxwright.workflows.reading import DataFiles
     from boxwright.workflows.train import TrainResult
 
 
@@ -31,21 +34,16 @@ def run(argv: Sequence[str]) -> int:
     add_split_arguments(parser, "train")
     add_split_arguments(parser, "val")
     add_format_argument(parser)
+    _add_pseudo(parser)
     parser.add_argument("--out", metavar="RUN", help="folder of the run; runs/RECIPE-DATA where left out")
     _add_resume(parser)
-    parser.add_argument(
-        "--weights",
-        metavar="SOURCE",
-        help="fine-tune: begin with a whole detector, a run or checkpoint of ours or a source of another project",
-    )
-    parser.add_argument(
-        BACKBONE_WEIGHTS, metavar="SOURCE", dest="backbone_weights", help="begin with the backbone of such a source"
-    )
+    _add_weights(parser)
 
     def check_data(options: argparse.Namespace) -> None:
         if options.data is None and options.train_annotations is None:
             parser.error("which data set? give --data DIR, or --train-annotations FILE and --train-images DIR")
         require_typed_files(options)
+        _check_pseudo(parser, options)
         if options.resume is None:  # A run that goes on has no need of them.
             require_source(options.weights)
             require_source(options.backbone_weights)
@@ -57,7 +55,7 @@ def run(argv: Sequence[str]) -> int:
     from boxwright.workflows.train import default_folder, train
 
     observer = ConsoleObserver()
-    data = files_of(options, {split: split_files(options, split) for split in ("train", "val")})
+    data = _files_of(options)
     folder = options.out or default_folder(options.recipe, data)
     try:
         result = train(
@@ -77,6 +75,43 @@ def run(argv: Sequence[str]) -> int:
         return 128 + interrupted.number
     _conclude(observer, result, options.data or "DIR")
     return 0
+
+
+def _add_weights(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--weights",
+        metavar="SOURCE",
+        help="fine-tune: begin with a whole detector, a run or checkpoint of ours or a source of another project",
+    )
+    parser.add_argument(
+        BACKBONE_WEIGHTS, metavar="SOURCE", dest="backbone_weights", help="begin with the backbone of such a source"
+    )
+
+
+def _add_pseudo(parser: CommandParser) -> None:
+    parser.add_argument(
+        "--pseudo", metavar="DIR", help="a data set with labels of a detector, as prelabel writes it, to train on too"
+    )
+    parser.add_argument(
+        "--pseudo.weight",
+        metavar="W",
+        dest="pseudo_weight",
+        type=float,
+        help="how often an epoch shows each of its images, on average (default: 1)",
+    )
+
+
+def _check_pseudo(parser: CommandParser, options: argparse.Namespace) -> None:
+    if options.pseudo is None and options.pseudo_weight is not None:
+        parser.error("--pseudo.weight is of pseudo-labels: give --pseudo DIR too")
+    if options.pseudo is not None and not Path(options.pseudo).exists():
+        raise FileNotFoundError(f"folder of pseudo-labels {options.pseudo} does not exist")
+
+
+def _files_of(options: argparse.Namespace) -> DataFiles:
+    files = files_of(options, {split: split_files(options, split) for split in ("train", "val")})
+    weight = files.pseudo_weight if options.pseudo_weight is None else options.pseudo_weight
+    return replace(files, pseudo=options.pseudo, pseudo_weight=weight)
 
 
 def _add_resume(parser: CommandParser) -> None:

@@ -22,7 +22,7 @@ def choose_images(data: DetectionData, count: int, others: int) -> tuple[Detecti
     Returns:
         These images, and the others.
     """
-    having = replace(data, records=tuple(record for record in data.records if not record.crowd.all()))
+    having = replace(data, pseudo=None, records=tuple(record for record in data.records if not record.crowd.all()))
     records = thin_out(having, CANDIDATES).records
     left = {index: _classes(record) for index, record in enumerate(records)}
     groups = []

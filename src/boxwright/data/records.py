@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,6 +116,24 @@ class ColumnarRecords(Sequence[Record]):
         return self.select(np.tile(np.arange(len(self)), times))
 
 
+@dataclass(frozen=True)
+class PseudoPart:
+    """The last images of a data set, with labels that a detector made; see ``add_pseudo_labels``.
+
+    Args:
+        count: of the images.
+        weight: how often an epoch shows each, on average.
+    """
+
+    count: int
+    weight: float
+
+    @property
+    def drawn(self) -> int:
+        """Number of images that an epoch shows of them: at least one, where there are any."""
+        return max(min(1, self.count), round(self.count * self.weight))
+
+
 @dataclass(frozen=True, eq=False)
 class DetectionData:
     """A data set, or one split of it, checked and ready for training or evaluation.
@@ -131,6 +149,7 @@ class DetectionData:
             no other objects. Their ``image_id`` tells which of ``records`` they belong to.
         stated_sizes: (height, width) that the file states for an image, by ``image_id``, where it is not its own.
         file_ids: id of a class in the annotation file, by its label, where it is not that of ``categories``.
+        pseudo: the last of the images, where a detector made their labels; None where there are none.
     """
 
     records: Sequence[Record]
@@ -142,6 +161,29 @@ class DetectionData:
     dropped: Sequence[Record] = ()
     stated_sizes: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     file_ids: Mapping[int, int] = field(default_factory=dict)
+    pseudo: PseudoPart | None = None
+
+    @property
+    def num_labeled(self) -> int:
+        """Number of images, first of all, whose labels count in full."""
+        return len(self.records) - (self.pseudo.count if self.pseudo else 0)
+
+    @property
+    def epoch_images(self) -> int:
+        """Number of images that an epoch of training shows."""
+        return self.num_labeled + (self.pseudo.drawn if self.pseudo else 0)
+
+    def select(self, indices: Int64[np.ndarray, " _selected"]) -> DetectionData:
+        """Return a data set of some of the images, by rising indices; without facts of their files."""
+        pseudo = self.pseudo and replace(self.pseudo, count=int((indices >= self.num_labeled).sum()))
+        return replace(self, records=take_records(self.records, indices), facts=(), pseudo=pseudo)
+
+    def draw_image(self, rng: np.random.Generator) -> int:
+        """Draw the index of an image as often as an epoch shows it."""
+        index = int(rng.integers(self.epoch_images))
+        if self.pseudo is None or index < self.num_labeled:
+            return index
+        return self.num_labeled + int(rng.integers(self.pseudo.count))
 
     def category_ids(self) -> list[int]:
         """Return the id of each class in the annotation file, in the order of the labels."""

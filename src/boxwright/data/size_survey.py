@@ -151,7 +151,7 @@ def draw_mosaic_layout(
     """
 
     def draw_shape() -> tuple[int, int]:
-        other = data.records[int(rng.integers(len(data.records)))]
+        other = data.records[data.draw_image(rng)]
         return other.height, other.width
 
     if not key.is_mixed:
@@ -165,9 +165,9 @@ def thin_out(data: DetectionData, max_images: int) -> DetectionData:
     count = len(data.records)
     if count <= max_images:
         return data
-    indices = np.linspace(0, count - 1, max_images).astype(int).tolist()
-    facts = tuple(data.facts[index] for index in indices) if len(data.facts) == count else data.facts
-    return replace(data, records=tuple(data.records[index] for index in indices), facts=facts)
+    indices = np.linspace(0, count - 1, max_images).astype(int)
+    facts = tuple(data.facts[index] for index in indices.tolist()) if len(data.facts) == count else data.facts
+    return replace(data.select(indices), facts=facts)
 
 
 def _scales_by_size(input_format: InputFormat) -> Callable[[int, int], tuple[float, float]]:

@@ -12,7 +12,7 @@ from boxwright.compose.train_options import training_sizes
 from boxwright.data.loading.loader import BatchLoader, train_loader
 from boxwright.data.loading.sampler import AugmentationStage, BatchSampler, ImageGroups, aspect_ratio_groups
 from boxwright.data.loading.shared_memory import count_workers
-from boxwright.data.records import image_sizes, object_columns, take_records
+from boxwright.data.records import image_sizes, object_columns
 from boxwright.structures import Batch
 from boxwright.training.checkpoint import Progress
 from boxwright.training.distributed import Rank
@@ -30,6 +30,7 @@ def training_batches(run: Run, rank: Rank, schedule: Schedule, progress: Progres
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=len(run.data.records),
+        pseudo=run.data.pseudo,
         batch_size=options.batch_size,
         num_steps=progress.steps if options.budget is None else None,
         image_sizes=training_sizes(run.detector.input_format.image_size, options.batches.multi_scale),
@@ -71,13 +72,13 @@ def leave_out_empty(run: Run) -> Run:
     if not run.options.batches.skip_empty_images:
         return run
     filled = np.unique(object_columns(run.data.records).image_index)
-    records = take_records(run.data.records, filled)
-    if not records:
+    data = run.data.select(filled)
+    if not data.records:
         raise ValueError(
             f"{run.data.source}: no image has an object; to train on images without objects, "
             "--train.batches.skip_empty_images false"
         )
-    left_out = len(run.data.records) - len(records)
+    left_out = len(run.data.records) - len(data.records)
     if left_out and run.console is not None:
         run.console.print(
             f"{left_out} of {len(run.data.records)} images have no objects and are left out "
@@ -85,7 +86,7 @@ def leave_out_empty(run: Run) -> Run:
             highlight=False,
             soft_wrap=True,
         )
-    return replace(run, data=replace(run.data, records=records))
+    return replace(run, data=data)
 
 
 def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
@@ -96,6 +97,7 @@ def batches_of_size(run: Run, rank: Rank, size: int) -> Iterator[Batch]:
     sampler = BatchSampler(
         seed=run.options.runtime.seed,
         num_samples=len(run.data.records),
+        pseudo=run.data.pseudo,
         batch_size=run.options.batch_size,
         num_steps=1000,
         image_sizes=(size,),

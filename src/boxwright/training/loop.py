@@ -154,7 +154,7 @@ class _Loop:
         self.run, self.rank, self.progress, self.pace, self.whole = run, rank, progress, pace, whole
         detector = checkpoints.detector
         self.detector, self.optimizer, self.average = detector, checkpoints.optimizer, checkpoints.average
-        self.schedule = Schedule(progress.length, run.options, len(run.data.records))
+        self.schedule = Schedule(progress.length, run.options, run.data.epoch_images)
         self.model: nn.Module = detector
         if rank.world_size > 1 and not is_sharded(detector):
             devices = [rank.device.index] if rank.device.type == "cuda" else None
@@ -311,7 +311,7 @@ class _Loop:
 
     def _steer(self, step: int, position: int | float) -> None:
         """Let the weight of distillation follow from the gradients of a pass over the data."""
-        per_pass = len(self.run.data.records) / self.run.options.batch_size
+        per_pass = self.run.data.epoch_images / self.run.options.batch_size
         ends_epoch = (step + 1) // per_pass > step // per_pass
         is_late = position + 1 - per_pass > self.schedule.no_aug_from - 0.5
         steer_distillation(self.detector, ends_epoch=ends_epoch, is_late=is_late)
@@ -320,7 +320,7 @@ class _Loop:
         progress, images = self.progress, self.run.options.batch_size
         event = StepEvent(
             **self._state(),
-            epoch=progress.step * images / len(self.run.data.records),
+            epoch=progress.step * images / self.run.data.epoch_images,
             loss=result.loss,
             losses=result.losses,
             lr=lr,

@@ -32,7 +32,7 @@ def begin_progress(run: Run, rank: Rank) -> tuple[Progress, Pace | None]:
     """
     options = run.options
     if options.budget is None:
-        epoch_steps = -(-len(run.data.records) * options.epochs // options.batch_size)
+        epoch_steps = -(-run.data.epoch_images * options.epochs // options.batch_size)
         steps = epoch_steps if options.steps is None else options.steps
         return Progress(step=0, steps=steps, evaluations=options.schedule.evaluations), None
     budget = seconds(options.budget)
@@ -88,7 +88,7 @@ def _agreed(test: Callable[[], bool], rank: Rank) -> Callable[[], bool]:
 
 def _tell(run: Run, first: Plan, per_step: float) -> None:
     """Say what the budget buys."""
-    count = len(run.data.records)
+    count = run.data.epoch_images
     passes = first.steps * run.options.batch_size / count
     some = f"{passes:.0f}" if passes >= 10 else f"{passes:.1f}"
     if run.console is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from boxwright.compose.train_options import training_sizes
 from boxwright.data.findings import Finding, FindingKind
 from boxwright.data.loading.sampler import BatchSampler, SampleKey
 from boxwright.data.masks import check_masks
-from boxwright.data.records import DetectionData
+from boxwright.data.records import DetectionData, object_columns
 from boxwright.data.size_survey import DrawnObjects, draw_objects, measure_scales, measure_sides, thin_out
 from boxwright.detector import Detector
 from boxwright.evaluation.anchor_fit import AnchorSurvey, survey_anchors
@@ -200,15 +200,16 @@ def _draw_epoch(data: DetectionData, recipe: Recipe, detector: Detector) -> Draw
     """Draw the samples of the first epoch, or the first of them."""
     options = recipe.train
     if options.batches.skip_empty_images:
-        data = replace(data, records=tuple(record for record in data.records if len(record.labels)))
-    count = len(data.records)
+        data = data.select(np.unique(object_columns(data.records).image_index))
+    count = data.epoch_images
     keys: list[SampleKey] = []
     if count:
         steps = options.steps or -(-count * options.epochs // options.batch_size)
         schedule = Schedule(steps, options, count)
         sampler = BatchSampler(
             seed=options.runtime.seed,
-            num_samples=count,
+            num_samples=len(data.records),
+            pseudo=data.pseudo,
             batch_size=options.batch_size,
             num_steps=-(-min(count, DRAWN_IMAGES) // options.batch_size),
             image_sizes=training_sizes(detector.input_format.image_size, options.batches.multi_scale),

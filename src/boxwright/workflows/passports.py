@@ -45,14 +45,16 @@ def training_passport(
 
 def describe_data(read: DetectionData, data: Data) -> TrainingData:
     """Describe a split for a passport, as it was read and as the user named it."""
-    source = read.source
+    source, pseudo = read.source, read.pseudo
     return TrainingData(
         name=data_name(data),
         num_images=len(read.records),
-        sha256=file_sha256(source) if source.is_file() else None,
+        sha256=file_sha256(source) if source.is_file() and pseudo is None else None,
         content_sha256=content_sha256(read),
         images_sha256=images_sha256(read),
         order_sha256=order_sha256(read),
+        num_pseudo=0 if pseudo is None else pseudo.count,
+        pseudo_weight=None if pseudo is None else pseudo.weight,
     )
 
 
@@ -96,9 +98,17 @@ def describe_difference(before: TrainingData, data: TrainingData) -> str | None:
         return f"on {before.name}, and the {what} of {data.name} are others"
     if has_other_images:
         return f"on {before.name}, and image files of {data.name} are others, with the same names"
+    of_before, of_data = ((one.num_pseudo, one.pseudo_weight) for one in (before, data))
+    if of_before != of_data:
+        return f"on {_describe_pseudo(before)}, and not on {_describe_pseudo(data)}"
     if _differ(before.order_sha256, data.order_sha256):
         return f"on {before.name}, and the images of {data.name} are in another order"
     return None
+
+
+def _describe_pseudo(data: TrainingData) -> str:
+    weight = f" of weight {data.pseudo_weight:g}" if data.num_pseudo else ""
+    return f"{data.num_pseudo} images with pseudo-labels{weight}"
 
 
 def _differ(one: str | None, other: str | None) -> bool:

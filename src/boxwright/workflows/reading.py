@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from boxwright.data.open import DataSource, list_splits, open_data
+from boxwright.data.pseudo_labels import add_pseudo_labels
 from boxwright.data.records import DetectionData
 from boxwright.structures import Category, Task
 from boxwright.workflows.observer import Observer
@@ -14,7 +15,7 @@ from boxwright.workflows.observer import Observer
 
 @dataclass(frozen=True, kw_only=True)
 class DataFiles:
-    """A data set in files that lie in no known layout, or a folder whose format is named.
+    """A data set in files that lie in no known layout, a folder whose format is named, or one with pseudo-labels.
 
     Args:
         folder: the data folder; None where every split has files of its own.
@@ -22,12 +23,17 @@ class DataFiles:
         images: image folder of a split, in place of the folder's; beside the annotation file where only that is
             named.
         data_format: name of a format in ``boxwright/data/readers``; recognized by the files where None.
+        pseudo: folder of a data set, of any format, whose labels are a detector's, as ``boxwright.prelabel`` writes
+            it; its split ``train`` is added to this one's, see ``add_pseudo_labels``.
+        pseudo_weight: of each of its images.
     """
 
     folder: str | Path | None = None
     annotations: Mapping[str, str | Path] = field(default_factory=dict)
     images: Mapping[str, str | Path] = field(default_factory=dict)
     data_format: str | None = None
+    pseudo: str | Path | None = None
+    pseudo_weight: float = 1.0
 
     @property
     def named_splits(self) -> list[str]:
@@ -81,7 +87,12 @@ def read_split(
         )
     for note in read.notes:
         observer.note(note)
-    return read
+    if files.pseudo is None or split != "train":
+        return read
+    # Their classes are those of the labels that somebody has looked at.
+    own = DataFiles(folder=files.pseudo)
+    pseudo = read_split(own, split, task=task, categories=read.categories, with_images=with_images, observer=observer)
+    return add_pseudo_labels(read, pseudo, files.pseudo_weight)
 
 
 def all_splits(data: Data, task: Task = "detection") -> list[str]:

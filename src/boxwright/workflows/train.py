@@ -18,7 +18,7 @@ from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.cpu_quota import describe_quota
 from boxwright.data.masks import check_masks
-from boxwright.data.records import DetectionData, max_objects
+from boxwright.data.records import DetectionData, PseudoPart, max_objects
 from boxwright.data.size_survey import thin_out
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
@@ -258,7 +258,7 @@ def _announce(
             check_masks(validation.data, crowds=True)
     is_detector = detector.task == "detection"
     objects = f" (at most {max_objects(data)} objects in one)" if is_detector else ""
-    images = f"{len(data.records)} images of {len(data.categories)} classes"
+    images = f"{len(data.records)} images of {len(data.categories)} classes{_count_pseudo(data.pseudo)}"
     observer.announce(f"training on {images}{objects}, into {folder}")
     if quota := describe_quota(torch.get_num_threads()):
         observer.note(quota)
@@ -276,3 +276,9 @@ def _announce(
     if untrained := sum(module.is_fresh() for module in frozen):
         norms = "norms" if untrained == len(frozen) else f"{untrained} of {len(frozen)} norms"
         observer.note(f"{norms} are frozen but were never trained; from scratch, take --backbone.norm batch")
+
+
+def _count_pseudo(pseudo: PseudoPart | None) -> str:
+    if pseudo is None:
+        return ""
+    return f", {pseudo.count} of them with pseudo-labels, {pseudo.drawn} in an epoch"

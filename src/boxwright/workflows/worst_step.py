@@ -63,6 +63,7 @@ def find_worst_step(data: DetectionData, recipe: Recipe) -> WorstStep:
     sampler = BatchSampler(
         seed=options.runtime.seed,
         num_samples=count,
+        pseudo=data.pseudo,
         batch_size=options.batch_size,
         num_steps=max(1, min(count, DRAWN_SAMPLES) // options.batch_size),
         image_sizes=(largest,),

@@ -14,7 +14,7 @@ from PIL import Image
 from boxwright.data.loading.loader import train_loader
 from boxwright.data.loading.sampler import AugmentationStage, BatchSampler, SampleKey
 from boxwright.data.loading.samples import Sample, TrainSet
-from boxwright.data.records import DetectionData, Record
+from boxwright.data.records import DetectionData, PseudoPart, Record
 from boxwright.data.transforms.augment import Augmentation
 from boxwright.data.transforms.transform import TrainingSample, TransformContext
 from boxwright.structures import Batch, Category
@@ -110,6 +110,17 @@ def assert_equal(first: list[tuple[torch.Tensor, ...]], second: list[tuple[torch
 
 def flat(steps: list[Batch]) -> list[tuple[torch.Tensor, ...]]:
     return [sample for batch in steps for sample in samples_of(batch)]
+
+
+def test_images_with_pseudo_labels_are_drawn_by_their_weight(data: DetectionData) -> None:
+    """Five of six images count as one together: half of a mosaic's other images are the first, and not a sixth."""
+    weighted = replace(data, pseudo=PseudoPart(5, 0.2))
+    portions = []
+    for one in (weighted, data):
+        samples = train_set(one, **{**PLAIN, "mosaic": 1.0})
+        labels = torch.cat([samples[key(0, epoch)].labels for epoch in range(60)])
+        portions.append((labels == 0).double().mean().item())
+    assert portions[0] > 0.55 > 0.45 > portions[1]
 
 
 def test_neither_workers_nor_processes_nor_resuming_change_a_sample(data: DetectionData) -> None:

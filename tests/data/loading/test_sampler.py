@@ -20,6 +20,7 @@ from boxwright.data.loading.sampler import (
     augmentation_rng,
     epoch_order,
 )
+from boxwright.data.records import PseudoPart
 
 SIZES = (192, 224, 256)
 
@@ -126,10 +127,40 @@ def test_groups_by_aspect_ratio() -> None:
 def test_epochs_and_seeds_have_different_orders_that_nobody_can_change() -> None:
     orders = [epoch_order(seed, epoch, 100) for seed in range(3) for epoch in range(3)]
     for i, first in enumerate(orders):
-        assert sorted(first) == list(range(100))
-        assert all((first == second).mean() < 0.1 for second in orders[:i])
+        assert sorted(first % 100) == list(range(100))
+        assert set(first // 100) == {i % 3}
+        assert all((first % 100 == second % 100).mean() < 0.1 for second in orders[:i])
     with pytest.raises(ValueError, match="read-only"):
         orders[0][0] = 1
+
+
+@given(
+    labeled=st.integers(0, 12),
+    count=st.integers(1, 12),
+    weight=st.floats(0.05, 3),
+    batch_size=st.integers(1, 9),
+    group_of=st.none() | st.lists(st.integers(0, 1), min_size=24, max_size=24),
+)
+@settings(max_examples=80, deadline=None)
+def test_pseudo_labels_are_seen_in_turn(
+    labeled: int, count: int, weight: float, batch_size: int, group_of: list[int] | None
+) -> None:
+    """Every labeled image once per epoch, every other one equally often over epochs, no sample twice."""
+    pseudo, epochs, total = PseudoPart(count, weight), 5, labeled + count
+    assert 1 <= pseudo.drawn == max(1, round(weight * count))
+    options: dict[str, Any] = {"num_samples": total, "batch_size": batch_size, "pseudo": pseudo}
+    if group_of is not None:
+        options["groups"] = ImageGroups(tuple(group_of[:total]), batch_size)
+    per_epoch = labeled + pseudo.drawn
+    steps = -(-epochs * per_epoch // batch_size)
+    keys = [key for batch in sampler(**options, num_steps=steps) for key in batch][: epochs * per_epoch]
+    assert len(set(keys)) == len(keys)
+    for epoch in range(epochs):
+        shown = [key.record for key in keys[epoch * per_epoch : (epoch + 1) * per_epoch]]
+        assert sorted(record for record in shown if record < labeled) == list(range(labeled))
+    times = Counter(key.record for key in keys if key.record >= labeled)
+    each = epochs * pseudo.drawn / count
+    assert {times[labeled + index] for index in range(count)} <= {int(each), -int(-each // 1)}
 
 
 def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:

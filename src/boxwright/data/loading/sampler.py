@@ -1,9 +1,10 @@
 """The order of training samples: a pure function of the seed and of one number, the position in the stream.
 
 The stream is endless: epoch after epoch, each in its own random order. Sample ``g`` of it belongs to epoch
-``g // n``. With groups, every ``size`` samples in a row from a multiple of ``size`` on are of one group, as far as
-that goes up. Step ``s`` takes the samples from ``s * batch_size`` on, across the borders of epochs, so that
-every step is full. To resume a run, nothing but the step is needed.
+``g // n``. Pseudo-labels are a stream of their own, of which each epoch takes the next images. With groups, every
+``size`` samples in a row from a multiple of ``size`` on are of one group, as far as that goes up. Step ``s`` takes the
+samples from ``s * batch_size`` on, across the borders of epochs, so that every step is full. To resume a run, nothing
+but the step is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import numpy as np
 from jaxtyping import Int64
 from torch.utils.data import Sampler
 
-_ORDER, _IMAGE_SIZE, _AUGMENTATION, _DRAWS = range(4)
+from boxwright.data.records import PseudoPart
+
+_ORDER, _IMAGE_SIZE, _AUGMENTATION, _DRAWS, _PSEUDO = range(5)
 """Purposes of random streams: no two share one."""
 
 
@@ -43,7 +46,7 @@ class SampleKey(NamedTuple):
 
     Args:
         record: index of the image in ``DetectionData.records``.
-        epoch: pass over the data set in which it is seen.
+        epoch: pass over the data set in which it is seen; over the pseudo-labels alone, where it has such.
         image_size: side of a square network input, or its shortest side, in pixels.
         is_strong: with strong augmentation; False in the first and the last stage of training, which mirror only.
         is_mixed: with mosaic and mixup, where the recipe has them.
@@ -99,6 +102,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         rank: index of this process, from 0.
         world_size: number of processes.
         groups: of images that go through the network together; in random order where None.
+        pseudo: the last images of the data set, if their labels are a detector's.
 
     Raises:
         ValueError: a number is out of range, or the batch cannot be divided evenly.
@@ -118,6 +122,7 @@ class BatchSampler(Sampler[list[SampleKey]]):
         rank: int = 0,
         world_size: int = 1,
         groups: ImageGroups | None = None,
+        pseudo: PseudoPart | None = None,
     ) -> None:
         check_batches(num_samples, batch_size, world_size)
         if not image_sizes or min(image_sizes) < 1:
@@ -137,6 +142,8 @@ class BatchSampler(Sampler[list[SampleKey]]):
         self.rank = rank
         self.world_size = world_size
         self.groups = groups
+        self.pseudo = pseudo
+        self.epoch_images = num_samples + (pseudo.drawn - pseudo.count if pseudo else 0)
         if groups is not None and len(groups.group_of) != num_samples:
             raise ValueError(f"groups are given for {len(groups.group_of)} images, and there are {num_samples}")
 
@@ -157,9 +164,9 @@ class BatchSampler(Sampler[list[SampleKey]]):
         stage = self._stage(step)
         keys = []
         for position in range(first, first + size):
-            epoch, index = divmod(position, self.num_samples)
-            record = int(self._order(epoch)[index])
-            keys.append(SampleKey(record, epoch, image_size, stage.is_strong, stage is AugmentationStage.MIXED))
+            epoch, index = divmod(position, self.epoch_images)
+            seen, record = divmod(int(self._order(epoch)[index]), self.num_samples)
+            keys.append(SampleKey(record, seen, image_size, stage.is_strong, stage is AugmentationStage.MIXED))
         return keys
 
     def image_size(self, step: int) -> int:
@@ -173,33 +180,57 @@ class BatchSampler(Sampler[list[SampleKey]]):
 
     def _order(self, epoch: int) -> Int64[np.ndarray, " n"]:
         if self.groups is None:
-            return epoch_order(self.seed, epoch, self.num_samples)
-        return grouped_epoch_order(self.seed, epoch, self.groups)
+            return epoch_order(self.seed, epoch, self.num_samples, self.pseudo)
+        return grouped_epoch_order(self.seed, epoch, self.groups, self.pseudo)
 
     def _stage(self, step: int) -> AugmentationStage:
         return AugmentationStage.STRONG if self.stage_of is None else self.stage_of(step)
 
 
 @lru_cache(maxsize=4)
-def epoch_order(seed: int, epoch: int, num_samples: int) -> Int64[np.ndarray, " n"]:
-    """Draw the order of one epoch: a permutation of 0..n-1. Read-only, because calls share it."""
-    order = np.random.default_rng([seed, _ORDER, epoch]).permutation(num_samples)
+def epoch_order(
+    seed: int, epoch: int, num_samples: int, pseudo: PseudoPart | None = None
+) -> Int64[np.ndarray, " images_of_epoch"]:
+    """Draw the order of one epoch. Read-only, because calls share it.
+
+    Args:
+        seed: of the run.
+        epoch: from 0.
+        num_samples: images in the data set.
+        pseudo: the last of them, if their labels are a detector's.
+
+    Returns:
+        Of each sample, the index of the image plus ``num_samples`` times the number of times that it was seen before.
+    """
+    labeled = num_samples - (pseudo.count if pseudo else 0)
+    samples = epoch * num_samples + np.arange(labeled)
+    if pseudo:
+        own, at = np.divmod(np.arange(epoch * pseudo.drawn, (epoch + 1) * pseudo.drawn), pseudo.count)
+        images = np.empty_like(at)
+        for number in np.unique(own).tolist():
+            permutation = np.random.default_rng([seed, _PSEUDO, number]).permutation(pseudo.count)
+            images[own == number] = permutation[at[own == number]]
+        samples = np.concatenate((samples, own * num_samples + labeled + images))
+    order = samples[np.random.default_rng([seed, _ORDER, epoch]).permutation(len(samples))]
     order.flags.writeable = False
     return order
 
 
 @lru_cache(maxsize=4)
-def grouped_epoch_order(seed: int, epoch: int, groups: ImageGroups) -> Int64[np.ndarray, " n"]:
+def grouped_epoch_order(
+    seed: int, epoch: int, groups: ImageGroups, pseudo: PseudoPart | None = None
+) -> Int64[np.ndarray, " images_of_epoch"]:
     """Order an epoch so that the images of a batch are of one group: every image once, batches in random order.
 
     The images of each group that do not fill a batch, fewer than a batch of each, come at the end, and at the start
-    where the epoch before ended within a batch.
+    where the epoch before ended within a batch. Arguments and values are those of ``epoch_order``.
 
     Source: ``GroupedBatchSampler`` of torchvision's training, which fills a group's last batch with images that are
     repeated, and forgets what is left of the others.
     """
-    order = epoch_order(seed, epoch, len(groups.group_of))
-    group_of = np.asarray(groups.group_of)[order]
+    num_samples = len(groups.group_of)
+    order = epoch_order(seed, epoch, num_samples, pseudo)
+    group_of = np.asarray(groups.group_of)[order % num_samples]
     full, rest = [np.empty((0, groups.size), np.int64)], [np.empty(0, np.int64)]
     for group in np.unique(group_of):
         positions = np.flatnonzero(group_of == group)

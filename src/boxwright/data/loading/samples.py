@@ -132,7 +132,7 @@ class TrainSet(Dataset[Sample]):
             rng=rng,
             resize_rule=self.input_format.resize_rule(key.image_size),
             is_strong=key.is_strong,
-            draw_sample=lambda: self._read(int(rng.integers(len(self.data.records)))),
+            draw_sample=lambda: self._read(self.data.draw_image(rng)),
             is_mixed=key.is_mixed,
         )
         several = replace(context, draw_sample=lambda: self._change(context.draw_sample(), context))
