@@ -157,8 +157,24 @@ def _of(task: Task) -> dict[str, Recipe]:
 
 
 def _not_the_first_of_their_head(recipes: dict[str, Recipe]) -> list[str]:
-    heads = [recipe.head.name for recipe in recipes.values()]
-    return [names for i, names in enumerate(recipes) if heads[i] in heads[:i]]
+    first: dict[str, str] = {}
+    # BoTNet's have fifty layers where others have eighteen.
+    for names, recipe in sorted(recipes.items(), key=lambda item: item[1].backbone.name == "botnet"):
+        first.setdefault(recipe.head.name, names)
+    return [names for names in recipes if names not in first.values()]
+
+
+def _beside_those_with_every_part(recipes: dict[str, Recipe]) -> list[str]:
+    """Go from the heads to the backbones and necks that no chosen recipe has yet."""
+    first = recipes.keys() - set(_not_the_first_of_their_head(recipes))
+    seen = {part.name for names in first for part in recipes[names].parts().values()}
+    others = []
+    for names in [names for names in recipes if names not in first]:
+        parts = {part.name for part in recipes[names].parts().values()}
+        if parts <= seen:
+            others.append(names)
+        seen |= parts
+    return others
 
 
 def _beside_one_of_each_family(recipes: dict[str, Recipe]) -> list[str]:
@@ -173,6 +189,9 @@ every_recipe = _parameters(DISTINCT, _not_the_first_of_their_head(DISTINCT))
 every_classifier = _parameters(_of("classification"))
 every_detector = _parameters(_of("detection"), _not_the_first_of_their_head(_of("detection")))
 """One recipe of every head, and as slow tests the others, which have other backbones and necks."""
+
+every_part = _parameters(DISTINCT, _beside_those_with_every_part(DISTINCT))
+"""Recipes that have every part that any recipe has, and as slow tests the others."""
 
 every_long_training = _parameters(_of("detection"), _beside_one_of_each_family(_of("detection")))
 every_long_classifier = _parameters(_of("classification"), _not_the_first_of_their_head(_of("classification")))

@@ -101,6 +101,7 @@ def test_an_interrupted_demo_goes_on(
     assert (out / "report.html").is_file()
 
 
+@pytest.mark.slow
 def test_a_budget_replaces_the_steps_of_the_recipe(
     small: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

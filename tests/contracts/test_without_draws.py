@@ -11,11 +11,12 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from boxwright.compose.detectors import build_resolved, load_weights
+from boxwright.compose.recipe import Recipe
 from boxwright.compose.undrawn import WithoutDraws, lacks_weights
 from boxwright.passport import Origin, Passport
 from boxwright.structures import Category
 from boxwright.weights.model import ModelWeights, build_model, load
-from small_recipes import DISTINCT
+from small_recipes import DISTINCT, every_part
 
 CATEGORIES = [Category(3, "three"), Category(7, "seven")]
 
@@ -30,14 +31,14 @@ def plain_tensors(module: nn.Module) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("name", sorted(DISTINCT))
-def test_every_tensor_is_the_same(name: str) -> None:
+@every_part
+def test_every_tensor_is_the_same(recipe: Recipe) -> None:
     torch.manual_seed(1)
-    drawn = build_resolved(DISTINCT[name], categories=CATEGORIES)
+    drawn = build_resolved(recipe, categories=CATEGORIES)
     weights = drawn.state_dict()
     state = torch.get_rng_state()
     with WithoutDraws():
-        detector = build_resolved(DISTINCT[name], categories=CATEGORIES)
+        detector = build_resolved(recipe, categories=CATEGORIES)
     assert torch.equal(torch.get_rng_state(), state), "something was drawn"
     assert not lacks_weights(detector, weights)
     load_weights(detector, weights)
@@ -54,17 +55,17 @@ def test_every_tensor_is_the_same(name: str) -> None:
     assert repr(detector) == repr(drawn)
 
 
-@pytest.mark.parametrize("name", sorted(DISTINCT))
-def test_outputs_of_a_loaded_detector_are_those_of_the_saved_one(name: str, tmp_path: Path) -> None:
+@every_part
+def test_outputs_of_a_loaded_detector_are_those_of_the_saved_one(recipe: Recipe, tmp_path: Path) -> None:
     """Bit by bit, and all of its tensors have storage."""
     torch.manual_seed(1)
-    saved = build_resolved(DISTINCT[name], categories=CATEGORIES).eval()
+    saved = build_resolved(recipe, categories=CATEGORIES).eval()
     saved.save(tmp_path / "model.safetensors")
     loaded = load(tmp_path / "model.safetensors")
     tensors = [*loaded.parameters(), *loaded.buffers(), *plain_tensors(loaded).values()]
     assert not any(tensor.is_meta for tensor in tensors)
     # Attention of BoTNet is of one size of map.
-    size = DISTINCT[name].input.image_size if "bot" in DISTINCT[name].backbone.name else 128
+    size = recipe.input.image_size if "bot" in recipe.backbone.name else 128
     images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         ours, theirs = (tree_leaves(detector(images)) for detector in (loaded, saved))

@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pages import ADDING, ELSEWHERE, ROOT, answer_of, blocks, commands, play, smaller
@@ -26,12 +27,20 @@ from boxwright.workflows.info import measure_recipe
 PAGES = sorted([*ROOT.glob("[A-Z]*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "runtime" / "README.md"])
 
 
+LONG_PAGES = {"combinations.md", "export.md", "pyramids.md", "studies.md"}
+"""Pages whose commands take longest; what they show is tested in its own files too."""
+
+
 def by_name(page: Path) -> str:
     return page.name
 
 
+def slow_where_long(page: Path) -> Any:
+    return pytest.param(page, marks=pytest.mark.slow) if page.name in LONG_PAGES else page
+
+
 @pytest.mark.filterwarnings("ignore:an image holds")
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in ADDING], ids=by_name)
+@pytest.mark.parametrize("page", [slow_where_long(page) for page in PAGES if page not in ADDING], ids=by_name)
 def test_what_a_page_says_works(page: Path, folder: Path) -> None:
     play(page, folder)
 

@@ -55,11 +55,11 @@ class TestResume:
     @pytest.mark.parametrize(
         "stops",
         [
-            pytest.param([1], id="warm-up"),
-            pytest.param([10], id="with an evaluation"),
-            pytest.param([13], id="decay"),
-            pytest.param([16, 2], id="light stage, twice"),
-            pytest.param([2, 5, 12], id="again and again"),
+            pytest.param([1, 9, 3, 5], id="warm-up, evaluation, decay and light stage"),
+            pytest.param([1], id="warm-up", marks=pytest.mark.slow),
+            pytest.param([10], id="with an evaluation", marks=pytest.mark.slow),
+            pytest.param([13], id="decay", marks=pytest.mark.slow),
+            pytest.param([16, 2], id="light stage, twice", marks=pytest.mark.slow),
         ],
     )
     def test_a_broken_run_ends_as_the_unbroken_one(

@@ -209,6 +209,7 @@ def test_in_one_process_it_has_no_effect(data: DetectionData, tmp_path: Path, mo
     assert all(type(p) is torch.nn.Parameter for p in run.detector.parameters())
 
 
+@pytest.mark.slow
 def test_a_whole_run_from_the_command_line(tmp_path: Path, recipe_file: Path, drawn: Path) -> None:
     """Begun by one process with whole copies, and gone on with by two that share."""
     out = tmp_path / "run"
