@@ -18,13 +18,16 @@ from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipes import resolve
 from boxwright.data.records import DetectionData
 from boxwright.detector import Detector
+from boxwright.ops.finite import NotFiniteError
 from boxwright.structures import Batch, TeacherMaps
+from boxwright.training import loop
 from boxwright.training.distillation import Teacher, steer_distillation
 from boxwright.training.interrupt import Interrupted
 from boxwright.training.loop import run_training
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.run import Run
-from boxwright.training.step import train_step
+from boxwright.training.step import StepResult, train_step
+from boxwright.workflows.replay import replay
 from boxwright_runtime.input_format import InputFormat
 from equality import assert_equal
 from tiny_recipe import TINY_RECIPE
@@ -198,3 +201,21 @@ class TestRuns:
         states = [read_checkpoint(run.folder / LAST)["model"] for run in (unbroken, broken)]
         assert_equal(*states)
         assert states[0]["head.distillation.weight"].item() == 3.0  # strong augmentation has ended
+
+    @pytest.mark.filterwarnings("ignore:step .* is left out")
+    def test_a_step_that_failed_is_repeated_with_the_teacher(
+        self, make_run: MakeRun, teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        run, done = self.make(make_run, teacher_file, "failed"), []
+
+        def fail_in_the_third(*arguments: Any) -> StepResult:
+            done.append(1)
+            if len(done) == 3:
+                raise NotFiniteError
+            return train_step(*arguments)
+
+        monkeypatch.setattr(loop, "train_step", fail_in_the_third)
+        run_training(run)
+        repeated = replay(run.folder).repeats[0].losses
+        # Close to the cosine of features that have nothing in common.
+        assert 0.5 < repeated["distillation"] < 1.5

@@ -12,7 +12,12 @@ COMMAND = [sys.executable, "-m", "torch.distributed.run"]
 
 
 def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
     environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1" if "--nnodes" in command else "0"
     return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
 

@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from boxwright.compose.train_options import TrainOptions
 from boxwright.detector import Detector
 from boxwright.structures import Batch, LossTotals
+from boxwright.training.distillation import Teacher
 from boxwright.training.step import StepResult, compute_gradients
 
 Kind = Literal["image", "weights", "output", "input", "loss", "gradient"]
@@ -85,6 +86,7 @@ def diagnose_step(
     *,
     totals: LossTotals | None,
     noise_seed: int,
+    teacher: Teacher | None = None,
 ) -> StepDiagnosis:
     """Repeat the forward and backward of a step, and watch every module; no weight changes, statistics of norms do.
 
@@ -95,7 +97,10 @@ def diagnose_step(
         device: of the detector.
         totals: of the whole step.
         noise_seed: that torch was seeded with for this step.
+        teacher: of the distillation; None without.
     """
+    if teacher is not None:
+        batch = teacher.teach(batch)
     detector.zero_grad(set_to_none=True)
     torch.manual_seed(noise_seed)
     with _watch(detector) as watch:

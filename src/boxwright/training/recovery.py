@@ -87,7 +87,10 @@ class Recovery:
         with self.whole.of(self.detector) as detector:
             buffers = KeptBuffers(detector)
             buffers.keep()
-            diagnosis = diagnose_step(detector, batch, options, device, totals=totals, noise_seed=noise_seed)
+            teacher = self.run.teacher
+            diagnosis = diagnose_step(
+                detector, batch, options, device, totals=totals, noise_seed=noise_seed, teacher=teacher
+            )
             buffers.restore()
             reason = None if diagnosis.overflow is None else diagnosis.overflow.describe()
             writer, failure = self._choose_process(reason)

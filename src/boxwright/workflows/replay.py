@@ -13,6 +13,7 @@ import torch
 from boxwright.compose.detectors import build_resolved, load_weights
 from boxwright.compose.recipe import Recipe
 from boxwright.devices import choose_device, choose_precision
+from boxwright.training.distillation import Teacher
 from boxwright.training.failed_step import FAILED_STEP, FailedStep, read_failed_step
 from boxwright.training.overflow import Overflow, diagnose_step
 from boxwright.workflows.observer import Observer
@@ -81,7 +82,7 @@ def replay(
         observer: hears what is different from then; notes become warnings where None.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file, or not the weights of the teacher that the step learns from.
         ValueError: another file or a damaged one, or no such device.
     """
     observer, file = observer or Observer(), Path(path)
@@ -124,6 +125,12 @@ def _repeat(
         detector.to(memory_format=torch.channels_last)
     options = replace(recipe.train, runtime=replace(recipe.train.runtime, precision=precision))
     diagnosis = diagnose_step(
-        detector, failed.batch, options, device, totals=failed.totals, noise_seed=failed.noise_seed
+        detector,
+        failed.batch,
+        options,
+        device,
+        totals=failed.totals,
+        noise_seed=failed.noise_seed,
+        teacher=Teacher.of(detector, device, precision),
     )
     return RepeatedStep(precision, diagnosis.result.losses, diagnosis.result.gradient_norm, diagnosis.overflow)
