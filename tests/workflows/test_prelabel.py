@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torch import Tensor
 
 import boxwright
 from boxwright.cli.main import main
 from boxwright.data.open import open_data
-from boxwright.structures import Category
+from boxwright.structures import Category, Decoded
 from boxwright.workflows.label_imports import LabeledFile, Prelabel, list_label_studio_tasks, write_cvat
 from boxwright.workflows.prelabel import SCORES_FILE
 from boxwright_runtime.masks import encode_rle
@@ -62,6 +64,22 @@ class TestDataSets:
         (record,) = _make_records([LabeledFile(Path("a.png"), "a.png", 40, 60, [one])], [Category(7, "thing")])
         assert record.area.tolist() == [6.0]
         assert record.segmentations[0]["size"] == [40, 60]
+
+
+def test_an_object_is_labeled_once(photos: Path, tmp_path: Path) -> None:
+    """The second detection is nearly the first, with an IoU of 0.9."""
+    detector = make_detector()
+
+    def decode(output: Tensor) -> Decoded:
+        b, _, h, w = output.shape
+        boxes = torch.tensor([[0, 0, w, h], [0, 0, 0.9 * w, h]]).repeat(b, 1, 1)
+        scores = output.mean((1, 2, 3))[:, None] * torch.tensor([1.0, 0.5])
+        return Decoded(boxes, scores, torch.zeros(b, 2, dtype=torch.long), torch.ones(b, 2, dtype=torch.bool))
+
+    detector.head.decode = decode  # type: ignore[assignment]
+    labeled = boxwright.prelabel(detector, photos, tmp_path / "out", threshold=0.3)
+    assert (labeled.num_objects, labeled.num_repeated) == (1, 1)
+    assert labeled.images[0].objects[0].score == pytest.approx(0.8, abs=1e-3)
 
 
 class TestThresholds:

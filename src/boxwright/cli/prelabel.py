@@ -38,9 +38,10 @@ def run(argv: Sequence[str]) -> int:
         observer=observer,
         overrides=overrides,
     )
+    repeated = f"; {labeled.num_repeated:,} were left out as repeated" if labeled.num_repeated else ""
     show(
         f"{options.out}: {labeled.num_objects:,} labels of {len(labeled.images):,} images, "
-        f"{labeled.num_uncertain:,} of them uncertain"
+        f"{labeled.num_uncertain:,} of them uncertain{repeated}"
     )
     if labeled.skipped:
         reasons = "; ".join(one.reason for one in labeled.skipped[:3])

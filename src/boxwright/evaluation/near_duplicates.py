@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Int64
 
 from boxwright.ops.boxes import iou
+from boxwright.ops.nms import nms_keep_mask
 from boxwright_runtime.detections import Detections
 
 NEAR_DUPLICATE_IOU = 0.7
@@ -42,3 +43,15 @@ def count_near_duplicates(
         first, _ = torch.nonzero(pairs.triu(1), as_tuple=True)
         counts += np.bincount(labels[first].numpy(), minlength=num_classes)
     return counts
+
+
+def drop_near_duplicates(detections: Detections, *, iou_threshold: float = NEAR_DUPLICATE_IOU) -> Detections:
+    """Leave out detections of which a better one of their class is kept that overlaps them above a threshold."""
+    if len(detections) < 2:
+        return detections
+    boxes, scores, labels = (
+        torch.as_tensor(values)[None] for values in (detections.boxes, detections.scores, detections.labels)
+    )
+    valid = torch.ones_like(labels, dtype=torch.bool)
+    keep = nms_keep_mask(boxes, scores, labels, valid, iou_threshold, int(labels.max()) + 1)
+    return detections[keep[0].numpy()]

@@ -14,6 +14,7 @@ import numpy as np
 from boxwright.data.records import DetectionData, Record
 from boxwright.detector import Detector
 from boxwright.devices import ComputeOptions
+from boxwright.evaluation.near_duplicates import drop_near_duplicates
 from boxwright.files import check_target, write_text
 from boxwright.structures import Category
 from boxwright.workflows.convert_data import check_data_folder, find_writer
@@ -42,11 +43,13 @@ class PrelabeledImages:
         out: the data set, or the file.
         images: that could be read, with their objects, in the order of the input.
         skipped: images that could not be read; they are not in ``out``.
+        num_repeated: detections that were left out, as better ones of their class overlap them with an IoU above 0.7.
     """
 
     out: Path
     images: Sequence[LabeledFile]
     skipped: Sequence[SkippedImage]
+    num_repeated: int = 0
 
     @property
     def num_objects(self) -> int:
@@ -74,7 +77,7 @@ def prelabel(
     observer: Observer | None = None,
     overrides: Mapping[str, Any] | None = None,
 ) -> PrelabeledImages:
-    """Label images by a detector: what it detects above its thresholds, the uncertain ones marked.
+    """Label images by a detector: what it detects above its thresholds, once, the uncertain ones marked.
 
     Args:
         model: as for ``predict``.
@@ -115,7 +118,7 @@ def prelabel(
     if not labeled:
         raise ValueError(f"none of {len(named)} images could be read: {skipped[0].reason}")
     _write(labeled, categories, target, to, root, _name_model(model))
-    return PrelabeledImages(target, labeled, skipped)
+    return PrelabeledImages(target, labeled, skipped, labeler.num_repeated)
 
 
 def _check(to: str, target: Path, threshold: Threshold | None, margin: float) -> None:
@@ -159,6 +162,7 @@ class _Labeler:
 
     def __init__(self, thresholds: tuple[float, ...], margin: float, categories: Sequence[Category]) -> None:
         self.thresholds, self.margin, self.categories = thresholds, margin, categories
+        self.num_repeated = 0
 
     def label(self, image: NamedImage, result: StreamedResult) -> LabeledFile:
         """Label one image."""
@@ -168,6 +172,9 @@ class _Labeler:
         return LabeledFile(image.path, image.name, height, width, self._list(result.detections))
 
     def _list(self, detections: Detections) -> list[Prelabel]:
+        above = detections.above(self.thresholds)
+        once = drop_near_duplicates(above)
+        self.num_repeated += len(above) - len(once)
         return [
             Prelabel(
                 self.categories[one.label],
@@ -176,7 +183,7 @@ class _Labeler:
                 one.score < self.thresholds[one.label] + self.margin,
                 one.mask,
             )
-            for one in detections.above(self.thresholds)
+            for one in once
         ]
 
 
