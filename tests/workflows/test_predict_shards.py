@@ -124,7 +124,7 @@ def test_a_detector_of_python(photos: Path, tmp_path: Path) -> None:
     assert scores == pytest.approx(torch.cat(expected).tolist(), abs=1e-2)
     with torch.no_grad():
         detector.backbone.weight += 1  # type: ignore[operator]
-    with pytest.raises(ValueError, match="its shards are of another model: give another folder"):
+    with pytest.raises(ValueError, match="its results are of another model: give another folder"):
         run(detector, photos, tmp_path / "out", device=boxwright.ComputeOptions(precision="float32"), resume=True)
 
 
@@ -171,7 +171,7 @@ def test_other_options_are_refused(
 ) -> None:
     run(model, photos, tmp_path / "out")
     before = contents(tmp_path / "out")
-    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/out: its shards are of {message}")) as caught:
+    with pytest.raises(ValueError, match=re.escape(f"{tmp_path}/out: its results are of {message}")) as caught:
         run(model, photos, tmp_path / "out", resume=True, **change)
     assert "\n" not in str(caught.value)
     assert contents(tmp_path / "out") == before
@@ -183,10 +183,10 @@ def test_other_images_and_models_are_refused(model: Path, photos: Path, tmp_path
     with pytest.raises(ValueError, match="there are results already: --resume goes on with them"):
         run(model, photos, tmp_path / "out")
     (photos / "003.png").write_bytes(png(gray(0.3, 20, 31)))
-    with pytest.raises(ValueError, match="its shards are of other images, or images that were changed since"):
+    with pytest.raises(ValueError, match="its results are of other images, or images that were changed since"):
         run(model, photos, tmp_path / "out", resume=True)
     (photos / "003.png").unlink()
-    with pytest.raises(ValueError, match="its shards are of 11 images, now 10: give another folder"):
+    with pytest.raises(ValueError, match="its results are of 11 images, now 10: give another folder"):
         run(model, photos, tmp_path / "out", resume=True)
     draw(tmp_path / "more", 2)
     (tmp_path / "out" / "manifest.json").write_text("[]")

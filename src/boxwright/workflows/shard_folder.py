@@ -246,7 +246,7 @@ class ShardFolder:
         if before.model != now.model:
             differences.append("another model")
         if differences:
-            raise ValueError(f"{self.path}: its shards are of {'; '.join(differences)}: give another folder")
+            raise ValueError(f"{self.path}: its results are of {'; '.join(differences)}: give another folder")
 
 
 def make_manifest(
