@@ -11,6 +11,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from boxwright.backbones import timm as timm_backbone
 from boxwright.backbones.timm import Timm
 from boxwright.layers.conv import FrozenBatchNorm2d
 from boxwright.layers.folding import fold_norms
@@ -394,3 +395,21 @@ def test_listing_the_parts_does_not_import_timm() -> None:
         "assert 'timm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_model_is_run_once_for_each_of_its_forms(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What does nothing depends on the levels; the second of a form knows it from the first."""
+    monkeypatch.setattr(timm_backbone, "_FITS", {})
+    options = {"model": "hrnet_w18_small"}
+    forms = [{"levels": EVERY}, {"levels": EVERY[:2]}, {"levels": EVERY[:2], "norm": "frozen"}]
+
+    def trained(form: dict[str, Any]) -> list[str]:
+        with torch.device("meta"):
+            return [name for name, p in Timm(**options, **form).named_parameters() if p.requires_grad]
+
+    first = [trained(form) for form in forms]
+    assert len(first[0]) > len(first[1]) > len(first[2])
+    runs: list[str] = []
+    monkeypatch.setattr(Timm, "_run_without_storage", lambda _, model, __: runs.append(model))
+    assert [trained(form) for form in forms] == first
+    assert not runs

@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -67,8 +68,7 @@ class Timm(nn.Module):
         super().__init__()
         self.model = model
         _check_options(output_stride, drop_path, norm, norm_momentum)
-        with torch.device("meta"):
-            offered = _offered_levels(_create(model))
+        offered = _offered_levels(model)
         _check_levels(model, levels, offered)
         options: dict[str, Any] = {"drop_path_rate": drop_path} if drop_path else {}
         if output_stride != 32:
@@ -162,16 +162,26 @@ class Timm(nn.Module):
                     self.body.set_submodule(path, _FrozenNormAct(module))
 
     def _fit(self, model: str, coarsest: int) -> int:
-        """Determine the multiple that sides of images are padded to, on a device that has shapes only.
+        """Determine the multiple that sides of images are padded to.
 
-        Also freezes what no level depends on, if the model has such parameters: they cannot be trained.
+        Also freezes what no level depends on, if the model has such parameters: they cannot be trained. Both are known
+        after the first such model of a process; that there are no other shapes is what tells models apart.
         """
+        shapes = tuple((name, x.shape) for name, x in chain(self.body.named_parameters(), self.body.named_buffers()))
+        key = (model, coarsest, tuple(self.out_spec.items()), shapes)
+        if key not in _FITS:
+            self.body.eval()
+            _FITS[key] = self._run_without_storage(model, coarsest)
+            self.body.train()
+        for name in _FITS[key].unused:
+            self.body.get_parameter(name).requires_grad_(False)
+        return _FITS[key].multiple
+
+    def _run_without_storage(self, model: str, coarsest: int) -> _Fit:
+        """Run the model on a device that has shapes only."""
         stride = max(level.stride for level in self.out_spec.values())
-        state = {
-            name: tensor.detach().to("meta").requires_grad_(tensor.requires_grad)
-            for name, tensor in chain(self.body.named_parameters(), self.body.named_buffers())
-        }
-        self.body.eval()
+        parameters = {name: p.detach().to("meta").requires_grad_() for name, p in self.body.named_parameters()}
+        state = parameters | {name: x.to("meta") for name, x in self.body.named_buffers()}
         problem = ""
         # One more than a multiple is odd at every halving. A model may need more than the levels asked for.
         height, width = coarsest + 1, 2 * coarsest + 1
@@ -183,21 +193,14 @@ class Timm(nn.Module):
                 problem = error_reason(error)
                 continue
             if all(tuple(x.shape) == self._shape(name, images) for name, x in features.items()):
-                self.body.train()
-                self._freeze_unused(state, features)
-                return multiple
+                total = torch.stack([x.sum() for x in features.values()]).sum()
+                gradients = torch.autograd.grad(total, list(parameters.values()), allow_unused=True)
+                return _Fit(multiple, [n for n, g in zip(parameters, gradients, strict=True) if g is None])
         raise ValueError(f"model {model} does not take images of any size{problem}")
 
     def _shape(self, name: str, images: Tensor) -> tuple[int, ...]:
         level = self.out_spec[name]
         return (len(images), level.channels, *(-(-side // level.stride) for side in images.shape[-2:]))
-
-    def _freeze_unused(self, state: dict[str, Tensor], features: Features) -> None:
-        trainable = {name: p for name, p in self.body.named_parameters() if p.requires_grad}
-        total = torch.stack([x.sum() for x in features.values()]).sum()
-        gradients = torch.autograd.grad(total, [state[name] for name in trainable], allow_unused=True)
-        for parameter, gradient in zip(trainable.values(), gradients, strict=True):
-            parameter.requires_grad_(gradient is not None)
 
 
 class _FrozenNormAct(FrozenBatchNorm2d):
@@ -212,6 +215,16 @@ class _FrozenNormAct(FrozenBatchNorm2d):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         out: Tensor = self.act(self.drop(super().forward(x)))
         return out
+
+
+class _Fit(NamedTuple):
+    """What running a model tells: the multiple that sides of images are padded to, and parameters that do nothing."""
+
+    multiple: int
+    unused: Sequence[str]
+
+
+_FITS: dict[tuple[Any, ...], _Fit] = {}
 
 
 class _Offered(NamedTuple):
@@ -232,8 +245,7 @@ def list_levels(model: str) -> tuple[LevelName, ...]:
     Raises:
         ValueError: no such model, or none with feature maps.
     """
-    with torch.device("meta"):
-        names = tuple(_offered_levels(_create(model)))
+    names = _offered_levels(model)
     return tuple(name for name in get_args(LevelName) if name in names)
 
 
@@ -248,13 +260,16 @@ def _check_options(output_stride: int, drop_path: float, norm: Norm, norm_moment
         raise ValueError(f"norm_momentum {norm_momentum} is of batch norms, and norm is frozen")
 
 
-def _offered_levels(body: Any) -> dict[str, _Offered]:
+@cache
+def _offered_levels(model: str) -> Mapping[str, _Offered]:
     """List the levels of a model: of maps of one stride the last."""
+    with torch.device("meta"):
+        body = _create(model)
     strides = [info["reduction"] for info in body.feature_info.info]
     return {f"c{round(math.log2(s))}": _Offered(index, s) for index, s in enumerate(strides) if s > 1}
 
 
-def _check_levels(model: str, levels: tuple[str, ...], offered: dict[str, _Offered]) -> None:
+def _check_levels(model: str, levels: tuple[str, ...], offered: Mapping[str, _Offered]) -> None:
     if not levels or list(levels) != [name for name in offered if name in levels]:
         names = ", ".join(f"{name} (stride {level.stride})" for name, level in offered.items())
         missing = [name for name in levels if name not in offered]
