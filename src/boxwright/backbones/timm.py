@@ -218,7 +218,7 @@ class _FrozenNormAct(FrozenBatchNorm2d):
 
 
 class _Fit(NamedTuple):
-    """What running a model tells: the multiple that sides of images are padded to, and parameters that do nothing."""
+    """Facts that running a model tells: the multiple that sides are padded to, and parameters that do nothing."""
 
     multiple: int
     unused: Sequence[str]
