@@ -398,7 +398,7 @@ def test_listing_the_parts_does_not_import_timm() -> None:
 
 
 def test_a_model_is_run_once_for_each_of_its_forms(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What does nothing depends on the levels; the second of a form knows it from the first."""
+    """Parameters that do nothing depend on the levels; the second of a form knows them from the first."""
     monkeypatch.setattr(timm_backbone, "_FITS", {})
     options = {"model": "hrnet_w18_small"}
     forms = [{"levels": EVERY}, {"levels": EVERY[:2]}, {"levels": EVERY[:2], "norm": "frozen"}]
