@@ -21,7 +21,11 @@ address=$("${step[@]}" --nodelist="${hosts[0]}" hostname -I | awk '{print $1}')
 port=$((20000 + SLURM_JOB_ID % 10000))
 export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+# Nobody else may join: Ray asks for what this file holds, which all hosts can read.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${results%/}.token
+(umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
+
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 "${step[@]}" --nodelist="${hosts[0]}" ray start --head --node-ip-address="$address" --port="$port" \
   --include-dashboard=false --block &
 until ray health-check --address "$RAY_ADDRESS" 2>/dev/null; do kill -0 $!; sleep 1; done

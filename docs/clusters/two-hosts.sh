@@ -13,11 +13,16 @@ address=${ADDRESS:-$(hostname -I | awk '{print $1}')}
 port=${PORT:-6379}
 export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 
+# Nobody else may join: Ray asks for what this file holds, which all hosts can read.
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${results%/}.token
+(umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
+
 # Each ends with this script, and takes its workers with it.
-trap 'kill $(jobs -p) 2>/dev/null; wait' EXIT
+trap 'kill $(jobs -p) 2>/dev/null; wait; rm -f "$RAY_AUTH_TOKEN_PATH"' EXIT
 "$ray" start --head --node-ip-address="$address" --port="$port" --include-dashboard=false --block &
 until "$ray" health-check --address "$RAY_ADDRESS" 2>/dev/null; do kill -0 $!; sleep 1; done
-ssh -tt "$other" "RAY_USAGE_STATS_ENABLED=0 $ray start --address=$RAY_ADDRESS --block" </dev/null &
+ssh -tt "$other" "RAY_USAGE_STATS_ENABLED=0 RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH='$RAY_AUTH_TOKEN_PATH' \
+  $ray start --address=$RAY_ADDRESS --block" </dev/null &
 
 # It begins here, and takes the other host as soon as that has joined.
 boxwright predict "$model" "$images" --results "$results" --engine ray --resume

@@ -61,7 +61,7 @@ def test_scripts_predict(script: Path, tmp_path: Path) -> None:
     with (tmp_path / "shown").open("w+") as shown:
         process = subprocess.Popen(command, env=environment, stdout=shown, stderr=shown, start_new_session=True)
         try:
-            status = process.wait(300)
+            status = process.wait(200)
         finally:
             # What a script should have ended, and has not.
             with contextlib.suppress(ProcessLookupError):
