@@ -15,6 +15,7 @@ export RAY_ADDRESS=$address:$port RAY_USAGE_STATS_ENABLED=0
 
 # Nobody else may join: Ray asks for what this file holds, which all hosts can read.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=${results%/}.token
+mkdir -p "$(dirname "$results")"
 (umask 077 && od -An -N32 -tx1 /dev/urandom | tr -d ' \n' > "$RAY_AUTH_TOKEN_PATH")
 
 # Each ends with this script, and takes its workers with it.
