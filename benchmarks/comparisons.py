@@ -17,12 +17,12 @@ import json
 import runpy
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from machine import describe_machine, file_name, list_versions
 from side_by_side import PRECISIONS, Row
@@ -69,8 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if rows and out is not None:
             store(out, machine, threads, rows)
     if out is not None and out.resolve() == SPEED:
-        runpy.run_path(str(ROOT / "docs" / "tables.py"))["write_table"]("speed")
+        page_writer()("speed")
     return int(bool(failed))
+
+
+def page_writer() -> Callable[[str], object]:
+    """Return the function that writes a table of the docs."""
+    sys.path.insert(0, str(ROOT / "docs"))
+    return cast(Callable[[str], object], runpy.run_path(str(ROOT / "docs" / "tables.py"))["write_table"])
 
 
 def make_parser() -> argparse.ArgumentParser:

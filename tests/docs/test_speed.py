@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -159,6 +162,15 @@ def test_cases_may_be_given(tmp_path: Path, comparisons: ModuleType) -> None:
         f"RoIAlign of 3 regions on four levels of 1 images, 64 x 64 px, {way}"
         for way in ("forward", "forward and backward")
     ]
+
+
+def test_all_benchmarks_find_what_they_import() -> None:
+    """As a user starts them, without the folders that pytest adds."""
+    folder = ROOT / "benchmarks"
+    code = "import importlib, comparisons\nfor name in comparisons.BENCHMARKS: importlib.import_module(name)\ncomparisons.page_writer()"
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ def axes(value: onnx.ValueInfoProto) -> list[str | int]:
     return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
 
 
+@pytest.mark.slow
 def test_free_sizes_have_names_and_work() -> None:
     detector = composed("resnet", ["fpn"], "fcos", 3)
     detector.input_format = SHORTEST_SIDE

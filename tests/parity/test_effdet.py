@@ -13,6 +13,7 @@ from test_effdet_bifpn import their_name as their_neck_name
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
+from twenty_steps import compare_training_steps
 
 from boxwright.compose.detectors import build, build_resolved
 from boxwright.compose.recipes import resolve
@@ -29,7 +30,6 @@ from conformance import (
     note_inputs,
 )
 from random_weights import calibrate, shake
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("EfficientDet", "effdet")
 

@@ -15,6 +15,7 @@ from torchvision.models.detection import fcos_resnet50_fpn
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from twenty_steps import compare_training_steps
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -30,7 +31,6 @@ from conformance import (
     compare_terms,
     note_inputs,
 )
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("FCOS", "torchvision")
 

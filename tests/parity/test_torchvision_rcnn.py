@@ -21,6 +21,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FrozenBatchNorm2d
+from twenty_steps import compare_training_steps
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -32,7 +33,6 @@ from boxwright.regions.options import BoxOptions, MaskOptions, RoIOptions, RPNOp
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare, compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("Faster and Mask R-CNN", "torchvision")
 

@@ -19,6 +19,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from twenty_steps import compare_training_steps
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -29,7 +30,6 @@ from boxwright.necks.fpn import FPN
 from boxwright.structures import Category, ImageSize, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_detections, compare_gradients, compare_tensors, compare_terms, note_inputs
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("RetinaNet", "torchvision")
 

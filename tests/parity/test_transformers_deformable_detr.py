@@ -13,6 +13,7 @@ from torch import Tensor
 from transformers.loss.loss_deformable_detr import DeformableDetrHungarianMatcher
 from transformers_deformable_detr import random_weights, renamed, transformers_deformable_detr
 from transformers_detr import padded_batch
+from twenty_steps import compare_training_steps
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -22,7 +23,6 @@ from boxwright.queries import DecoderOptions, QueryLossWeights, normalize_target
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("Deformable DETR", "transformers")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers.loss.loss_for_object_detection import ForObjectDetectionLoss, HungarianMatcher
 from transformers_detr import padded_batch, random_weights, renamed, transformers_detr
+from twenty_steps import compare_training_steps
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
@@ -21,7 +22,6 @@ from boxwright.queries import TransformerDecoderOptions, normalize_targets
 from boxwright.structures import Category, Targets
 from boxwright_runtime.input_format import InputFormat
 from conformance import compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("DETR", "transformers")
 

@@ -13,13 +13,13 @@ from torch import Tensor
 from transformers.loss.loss_rt_detr import RTDetrHungarianMatcher, RTDetrLoss
 from transformers.models.rt_detr import modeling_rt_detr
 from transformers_rtdetr import random_images, random_weights, renamed, transformers_rtdetr
+from twenty_steps import compare_training_steps
 
 import boxwright
 from boxwright.detector import Detector
 from boxwright.queries import DenoisingOptions, HungarianMatcher, SetCriterion, VarifocalLoss, normalize_targets
 from boxwright.structures import LossTotals, Targets
 from conformance import compare, compare_equal, compare_gradients, compare_tensors, compare_terms, note_inputs
-from training_steps import compare_training_steps
 
 pytestmark = pytest.mark.conforms("RT-DETR", "transformers")
 

@@ -41,7 +41,10 @@ TRAINING: dict[str, Any] = {
 RUNS = ("rtdetr", "faster_rcnn", "fcos")
 """Heads of whole runs; of the others there is one step."""
 
-OTHERS = [head for head in FAMILIES if head not in RUNS]
+STEPS = ("detr", "dfine+masks", "efficientdet", "mask_rcnn")
+"""Heads of one step: plain queries, those with masks and a number of matches of their own, norms in a head, regions."""
+
+OTHERS = [head for head in FAMILIES if head not in (*RUNS, *STEPS)]
 
 
 def make_run(head: str, data: DetectionData, folder: Path, *, sharded: bool, **options: Any) -> Run:
@@ -57,9 +60,7 @@ def make_run(head: str, data: DetectionData, folder: Path, *, sharded: bool, **o
 def folder(data: DetectionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of all jobs, done by two processes, and of their runs."""
     folder = tmp_path_factory.mktemp("sharded")
-    jobs: dict[str, Job] = {}
-    for head in OTHERS:
-        jobs[f"step_{head}"] = Job(family_run(head, data, folder), accumulate=2)
+    jobs = {f"step_{head}": Job(family_run(head, data, folder), accumulate=2) for head in STEPS}
     alone = make_run("rtdetr", data, folder / "alone", sharded=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "training_batches", double_batches())
@@ -76,6 +77,17 @@ def folder(data: DetectionData, tmp_path_factory: pytest.TempPathFactory) -> Pat
         jobs[f"poisoned_{kind}"] = Job(make("poisoned"), poisoned=1)
         jobs[f"resumed_{kind}"] = Job(make("resumed"), resume=True)
         shutil.copytree(folder / "alone", folder / f"resumed_{kind}")
+    return do_jobs(jobs, folder)
+
+
+@pytest.fixture(scope="module")
+def folder_of_others(data: DetectionData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Likewise, of one step of each of the other heads."""
+    folder = tmp_path_factory.mktemp("others")
+    return do_jobs({f"step_{head}": Job(family_run(head, data, folder), accumulate=2) for head in OTHERS}, folder)
+
+
+def do_jobs(jobs: dict[str, Job], folder: Path) -> Path:
     for name, job in jobs.items():
         torch.save(job, folder / f"{name}.job")
     done = torchrun(str(WORKER), str(folder))
@@ -116,8 +128,11 @@ def assert_same_files(folder: Path, name: str) -> None:
     assert_close(sharded["optimizer"]["state"], copies["optimizer"]["state"], "optimizer")
 
 
-@pytest.mark.parametrize("head", OTHERS)
-def test_shards_have_the_gradient_of_one_process(head: str, data: DetectionData, folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("head", [*STEPS, *(pytest.param(head, marks=pytest.mark.slow) for head in OTHERS)])
+def test_shards_have_the_gradient_of_one_process(
+    head: str, data: DetectionData, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    folder = request.getfixturevalue("folder" if head in STEPS else "folder_of_others")
     run = family_run(head, data, tmp_path)
     expected = make_step(run, first_batch(run, Rank(0, 1, torch.device("cpu"))))
     first, second = read(folder, f"step_{head}")
