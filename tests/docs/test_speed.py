@@ -167,7 +167,12 @@ def test_cases_may_be_given(tmp_path: Path, comparisons: ModuleType) -> None:
 def test_all_benchmarks_find_what_they_import() -> None:
     """As a user starts them, without the folders that pytest adds."""
     folder = ROOT / "benchmarks"
-    code = "import importlib, comparisons\nfor name in comparisons.BENCHMARKS: importlib.import_module(name)\ncomparisons.page_writer()"
+    code = """
+import importlib, comparisons
+for name in comparisons.BENCHMARKS:
+    importlib.import_module(name)
+comparisons.page_writer()
+"""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
