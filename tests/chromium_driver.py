@@ -28,11 +28,11 @@ FLAGS = (
 @contextmanager
 def open_browser(profile: Path, *flags: str, size: tuple[int, int] = (1280, 860)) -> Iterator[Any]:
     """Start Chromium; skip the test where it, its driver or Selenium is not installed."""
-    webdriver: Any = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed")
+    webdriver: Any = pytest.importorskip("selenium.webdriver", reason="Selenium is not installed: pip install selenium")
     programs = {name: shutil.which(name) for name in ("chromium", "chromedriver")}
     for name, program in programs.items():
         if program is None:
-            pytest.skip(f"{name} is not installed")
+            pytest.skip(f"{name} is not installed: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
     options.binary_location = programs["chromium"]
     downloads = {"download.default_directory": str(profile / "downloads")}
