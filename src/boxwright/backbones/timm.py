@@ -165,7 +165,7 @@ class Timm(nn.Module):
         """Determine the multiple that sides of images are padded to.
 
         Also freezes what no level depends on, if the model has such parameters: they cannot be trained. Both are known
-        after the first such model of a process; that there are no other shapes is what tells models apart.
+        after the first such model of a process. Models are the same by their name and the shapes of their tensors.
         """
         shapes = tuple((name, x.shape) for name, x in chain(self.body.named_parameters(), self.body.named_buffers()))
         key = (model, coarsest, tuple(self.out_spec.items()), shapes)

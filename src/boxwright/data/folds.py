@@ -60,7 +60,7 @@ def deal_folds(data: DetectionData, folds: int, *, seed: int = 0) -> list[list[i
 
 def select_records(data: DetectionData, indices: Sequence[int]) -> DetectionData:
     """Return a data set of some of the images, each of which counts in full."""
-    return replace(data, records=tuple(data.records[i] for i in indices), notes=(), findings=(), pseudo=None)
+    return replace(data.select(np.array(indices, np.int64)), notes=(), findings=(), pseudo=None)
 
 
 def group_equal_files(records: Sequence[Record]) -> list[list[int]]:

@@ -28,10 +28,13 @@ def add_pseudo_labels(data: DetectionData, pseudo: DetectionData, weight: float)
     """Append images with pseudo-labels to a data set.
 
     An epoch shows every other image once, and ``weight`` times as many of these as there are, in turn: with 0.5 each
-    of them in every second epoch, with 2 each of them twice. The expected gradient is the one of a loss that is
-    multiplied by the weight, but an image that is not shown takes no time.
+    of them in every second epoch, with 2 each of them twice. Over epochs that is the sum of the losses of all images,
+    these multiplied by the weight, but an image that is not shown takes no time. Losses of detectors are divided by
+    the objects of a step, so that it is so on average there.
 
-    Source: Lee, "Pseudo-Label", 2013, equation 15, whose coefficient multiplies the loss; here constant.
+    Source: Lee, "Pseudo-Label", 2013, the overall loss: the mean of labeled images, plus a coefficient times that of
+    the others. With n and m of them, a weight is a coefficient of ``weight * m / n``. Differs in being constant, where
+    theirs rises, and in labels that are made once.
 
     Args:
         data: the images whose labels count in full.
@@ -94,7 +97,7 @@ class JoinedRecords(ColumnarRecords):
         return [name for part in self.parts for name in file_names(part)]
 
     def select(self, indices: Int64[np.ndarray, " _selected"]) -> Sequence[Record]:
-        """Return a sequence of some of the records; those of each part have to be in a row."""
+        """Return a sequence of some of the records; packed ones where those of each part follow each other."""
         starts = np.cumsum([0, *map(len, self.parts)])
         of = np.searchsorted(starts, indices, side="right") - 1
         if (np.diff(of) < 0).any():

@@ -46,7 +46,14 @@ def count_near_duplicates(
 
 
 def drop_near_duplicates(detections: Detections, *, iou_threshold: float = NEAR_DUPLICATE_IOU) -> Detections:
-    """Leave out detections of which a better one of their class is kept that overlaps them above a threshold."""
+    """Leave out detections of which a better one of their class is kept that overlaps them above a threshold.
+
+    Args:
+        detections: of one image, in any order, which the others keep; of equal scores the first is the better one.
+        iou_threshold: in [0, 1].
+
+    Source: non-maximum suppression within classes, as ``torchvision.ops.batched_nms``, with which it was compared.
+    """
     if len(detections) < 2:
         return detections
     boxes, scores, labels = (

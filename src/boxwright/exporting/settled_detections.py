@@ -27,16 +27,16 @@ def settle_detections(expected: Detections, actual: Detections, tolerance: Toler
         those of the file, best first.
     """
     boxes, scores = (to_numpy(one).copy() for one in (actual.boxes, actual.scores))
-    theirs, gaps_to, labels = (to_numpy(one) for one in (expected.boxes, expected.scores, expected.labels))
+    theirs, their_scores, labels = (to_numpy(one) for one in (expected.boxes, expected.scores, expected.labels))
     is_free = np.ones(len(labels), dtype=np.bool_)
     sides = np.maximum(1.0, (theirs[:, 2:] - theirs[:, :2]).max(1, initial=0.0))
     for row, label in enumerate(to_numpy(actual.labels)):
         distances = np.abs(theirs - boxes[row]).max(1) / sides
-        gaps = np.abs(gaps_to - scores[row])
+        gaps = np.abs(their_scores - scores[row])
         same = is_free & (labels == label) & (distances <= tolerance.box) & (gaps <= tolerance.score)
         if same.any():
             nearest = int(np.where(same, distances, np.inf).argmin())
             is_free[nearest] = False
-            boxes[row], scores[row] = theirs[nearest], gaps_to[nearest]
+            boxes[row], scores[row] = theirs[nearest], their_scores[nearest]
     order = torch.from_numpy(np.argsort(-scores, kind="stable"))
     return replace(actual, boxes=torch.from_numpy(boxes), scores=torch.from_numpy(scores))[order]

@@ -163,6 +163,20 @@ def test_pseudo_labels_are_seen_in_turn(
     assert {times[labeled + index] for index in range(count)} <= {int(each), -int(-each // 1)}
 
 
+@pytest.mark.parametrize("weight", [0.25, 0.5, 1.0, 1.5, 2.0])
+def test_weighted_losses_are_those_of_lee(weight: float) -> None:
+    """The mean of labeled images plus a coefficient times that of the others, over whole passes."""
+    labeled, count, epochs = 5, 8, 4
+    losses = np.random.default_rng(3).normal(size=labeled + count)
+    pseudo = PseudoPart(count, weight)
+    steps = epochs * (labeled + pseudo.drawn)
+    order = sampler(num_samples=labeled + count, batch_size=1, num_steps=steps, pseudo=pseudo)
+    summed = sum(losses[key.record] for batch in order for key in batch)
+    coefficient = weight * count / labeled
+    expected = losses[:labeled].mean() + coefficient * losses[labeled:].mean()
+    assert summed / (epochs * labeled) == pytest.approx(expected, rel=1e-12)
+
+
 def test_image_sizes_are_one_per_step_and_evenly_drawn() -> None:
     sizes = Counter()
     for batch in sampler(num_steps=900, image_sizes=(192, 256, 256)):
