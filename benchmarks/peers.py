@@ -1,4 +1,4 @@
-"""Models of transformers: with the weights of ours, as the tests of parity make them, and D-FINE with its own."""
+"""Models of other projects: with the weights of ours, as the tests of parity make them, and D-FINE with its own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "parity"))
 
+from authors_dfine import build_dfine_s as build_dfine_s
+from authors_modules import make_labels as make_labels
 from torch import nn
 from transformers import DFineConfig, DFineForObjectDetection, HGNetV2Config
 from transformers_deformable_detr import transformers_deformable_detr as transformers_deformable_detr

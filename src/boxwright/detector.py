@@ -34,7 +34,7 @@ from boxwright.hub_upload import upload_folder
 from boxwright.layers.folding import fold_norms
 from boxwright.layers.freezing import frozen_norms
 from boxwright.model_card import CARD, CARD_THRESHOLD, write_card_text
-from boxwright.ops.cpu_bfloat16 import cpu_convolutions
+from boxwright.ops.cpu_bfloat16 import cpu_operations
 from boxwright.original_pixels import restore_images, undo_rounding
 from boxwright.passport import Passport
 from boxwright.prediction import InputPixels, evaluation_mode, require_sides_std, stream_predictions
@@ -124,7 +124,7 @@ class Detector(nn.Module):
         """Run the parts on normalized images; with ``targets``, to an output that ``loss`` takes."""
         spec, sizes = cast(Backbone, self.backbone).out_spec, valid_sizes(images, padding_mask)
         is_half = images.dtype == torch.bfloat16 or torch.is_autocast_enabled(images.device.type)
-        with cpu_convolutions(images) if is_half else nullcontext():
+        with cpu_operations(images) if is_half else nullcontext():
             features: Features = self.backbone(images)
             auxiliary: Features = {}
             for neck in self.necks:

@@ -83,18 +83,39 @@ def attend(
     return numbers
 
 
-def test_no_weight_is_copied_for_each_token() -> None:
+@pytest.mark.parametrize("gradients", [False, True])
+def test_projections_are_products_of_all_tokens(gradients: bool) -> None:
+    """Queries and keys, values, and what comes out; torch's copy each weight for each token of a batch."""
     own, torchs = make_pair()
     content = torch.rand(8, 30, DIM)
     for module in (own, torchs):  # as folded detectors have them
-        module.requires_grad_(False)
-    assert count_products(own, content, gradients=False) == {"bmm": 0, "addmm": 4}
-    in_torch = count_products(torchs, content, gradients=False)
-    assert in_torch == {"bmm": 3, "addmm": 1}, "torch has mended it: this class is not needed any more"
+        module.requires_grad_(gradients)
+    assert count_products(own, content, gradients=gradients) == {"bmm": 0, "addmm": 3}
+    if not gradients:
+        in_torch = count_products(torchs, content, gradients=False)
+        assert in_torch == {"bmm": 3, "addmm": 1}, "torch has mended it"
 
 
-def test_with_gradients_it_is_torchs_own() -> None:
+def test_a_mask_of_each_image_and_head() -> None:
+    """Of shape (images times heads, queries, keys), beside padding: as in torch."""
     own, torchs = make_pair()
-    content = torch.rand(3, 5, DIM, requires_grad=True)
-    assert count_products(own, content, gradients=True) == count_products(torchs, content, gradients=True)
-    assert torch.equal(own(content, content, content)[0], torchs(content, content, content)[0])
+    generator = torch.Generator().manual_seed(2)
+    content = torch.rand(3, 6, DIM, generator=generator)
+    blocked = torch.rand(3 * HEADS, 6, 6, generator=generator) < 0.4
+    blocked[:, :, 0] = False
+    padding = torch.tensor([[False] * 4 + [True] * n + [False] * (2 - n) for n in range(3)])
+    results = [
+        module(content, content, content, key_padding_mask=padding, attn_mask=blocked, need_weights=False)[0]
+        for module in (own, torchs)
+    ]
+    torch.testing.assert_close(*results, rtol=0, atol=1e-6)
+
+
+def test_dropout_is_of_training_alone() -> None:
+    module = BatchFirstAttention(DIM, HEADS, dropout=0.5)
+    content = torch.rand(2, 9, DIM)
+    first, second = (module(content, content, content, need_weights=False)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+    module.eval()
+    first, second = (module(content, content, content, need_weights=False)[0] for _ in range(2))
+    assert torch.equal(first, second)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -167,3 +168,27 @@ def test_activation_stands_after_the_norm(activation: Activation | None, functio
 @pytest.mark.parametrize(("kernel_size", "stride", "expected"), [(1, 1, 7), (3, 1, 7), (3, 2, 4), (1, 2, 4)])
 def test_stride_one_keeps_the_size_and_two_halves_it_upwards(kernel_size: int, stride: int, expected: int) -> None:
     assert ConvNorm(1, 1, kernel_size, stride)(torch.zeros(2, 1, 7, 7)).shape[-2:] == (expected, expected)
+
+
+@pytest.mark.parametrize("activation", [None, "silu"])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_norm_takes_gradients_in_memory_of_their_own(
+    activation: Activation | None, memory_format: torch.memory_format
+) -> None:
+    """Those of maps that are concatenated are parts of a larger one; the numbers are the same."""
+    torch.manual_seed(0)
+    block = ConvNorm(5, 7, 3, activation=activation).to(memory_format=memory_format)
+    x, beside = torch.randn(2, 5, 6, 4).to(memory_format=memory_format), torch.randn(2, 3, 6, 4)
+    weights = torch.randn(2, 10, 6, 4).to(memory_format=memory_format)
+    came = []
+
+    def note(module: nn.Module, inputs: Any, outputs: Any) -> None:
+        del module, inputs
+        came.append(outputs[0])
+
+    block.norm.register_full_backward_hook(note)
+    (torch.cat((block(x), beside.to(memory_format=memory_format)), 1) * weights).sum().backward()
+    (grad,) = came
+    assert grad.is_contiguous() or grad.is_contiguous(memory_format=torch.channels_last)
+    if activation is None:
+        assert torch.equal(grad, weights[:, :7])

@@ -1,4 +1,4 @@
-"""Convolutions of bfloat16 on CPUs: maps one cell wide, and gradients of depthwise ones."""
+"""Operations of bfloat16 on CPUs: maps one cell wide, and gradients of depthwise convolutions and of attention."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxwright.compose.detectors import build
-from boxwright.ops.cpu_bfloat16 import cpu_convolutions
+from boxwright.ops.cpu_bfloat16 import cpu_operations
 from boxwright.structures import Targets
-from float32_convolutions import listen
+from float32_operations import listen
 
 
 def fill_free_memory(*like: Tensor) -> None:
@@ -27,7 +28,7 @@ def convolve(layer: nn.Conv2d, images: Tensor) -> tuple[Tensor, ...]:
     """Return the output and the gradients of the input and the weight."""
     images = images.clone().requires_grad_()
     layer.zero_grad()
-    with torch.autocast("cpu", torch.bfloat16, enabled=layer.weight.dtype == torch.float32), cpu_convolutions(images):
+    with torch.autocast("cpu", torch.bfloat16, enabled=layer.weight.dtype == torch.float32), cpu_operations(images):
         out = layer(images)
     out.float().mul(0.5).sum().backward()
     assert images.grad is not None
@@ -63,7 +64,7 @@ def test_outputs_that_are_wider_are_left_alone() -> None:
     layer, images = nn.Conv2d(8, 8, 3, 2, 1), torch.randn(2, 8, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
         plain = layer(images)
-        with cpu_convolutions(images):
+        with cpu_operations(images):
             assert torch.equal(layer(images), plain)
 
 
@@ -86,7 +87,7 @@ def test_maps_one_cell_wide_are_computed_in_float32(
     layer = nn.Conv2d(4, 4, 3, **options)
     for width in (*widths, wider):
         images = torch.randn(2, 4, 9, width)
-        with torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images):
+        with torch.autocast("cpu", torch.bfloat16), cpu_operations(images):
             assert (layer(images).shape[-1] == 1) == (width in widths or not widths)
     assert calls == [(2, 4, 9, width) for width in widths]
 
@@ -102,13 +103,50 @@ def test_depthwise_convolutions_are_trained_in_float32_where_bfloat16_is_slow(
     calls = listen(monkeypatch)
     torch.manual_seed(0)
     layer, images = nn.Conv2d(16, 16, kernel, stride, 2, groups=16), torch.randn(2, 16, 12, 12)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images):
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), cpu_operations(images):
         assert layer(images).dtype == torch.bfloat16
     assert calls == []
     expected = convolve(deepcopy(layer).double(), images.double())
     for result, value in zip(convolve(layer, images), expected, strict=True):
         assert (result.double() - value).abs().max() <= 0.01 * value.abs().max()
     assert calls == [(2, 16, 12, 12)] * is_changed
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_is_trained_in_float32(masked: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients are as near to those of double precision as rounding inputs to bfloat16 leaves them."""
+    calls = listen(monkeypatch)
+    generator = torch.Generator().manual_seed(0)
+    leaves = [torch.randn(2, 4, 20, 8, generator=generator).bfloat16().float().requires_grad_() for _ in range(3)]
+    blocked = torch.zeros(20, 20).masked_fill_(torch.rand(20, 20, generator=generator) < 0.5, float("-inf"))
+    blocked[:, 0] = 0
+    mask = blocked if masked else None
+    weights = torch.randn(2, 4, 20, 8, generator=generator).bfloat16()
+
+    def attend(*tensors: Tensor, precise: bool = False) -> tuple[Tensor, ...]:
+        used = mask.double() if precise and mask is not None else mask
+        out = F.scaled_dot_product_attention(*tensors, attn_mask=used)
+        return (out, *torch.autograd.grad(out, tensors, weights.to(out.dtype)))
+
+    expected = attend(*(x.detach().double().requires_grad_() for x in leaves), precise=True)
+    with torch.autocast("cpu", torch.bfloat16), cpu_operations(leaves[0]):
+        results = attend(*leaves)
+        with torch.no_grad():
+            assert F.scaled_dot_product_attention(*leaves, attn_mask=mask).dtype == torch.bfloat16
+    assert calls == [(2, 4, 20, 8)]
+    assert results[0].dtype == torch.bfloat16
+    for result, value in zip(results, expected, strict=True):
+        assert (result.double() - value).abs().max() <= 0.004 * value.abs().max()
+
+
+def test_attention_with_dropout_or_in_double_precision_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = listen(monkeypatch)
+    tokens = torch.rand(2, 4, 6, 8, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16), cpu_operations(tokens):
+        assert F.scaled_dot_product_attention(tokens, tokens, tokens, dropout_p=0.1).dtype == torch.bfloat16
+        double = tokens.double()
+        assert F.scaled_dot_product_attention(double, double, double).dtype == torch.float64
+    assert calls == []
 
 
 def test_detectors_of_tiny_images() -> None:
@@ -140,7 +178,7 @@ def test_compiled_convolutions_are_those_in_float32_too() -> None:
     conv, images = nn.Conv2d(8, 8, 5, 2, 2, groups=8, bias=False), torch.rand(2, 8, 32, 32)
     with torch.autocast("cpu", torch.bfloat16):
         plain = conv(images)
-        with cpu_convolutions(images):
+        with cpu_operations(images):
             expected = conv(images)
             compiled = torch.compile(conv.forward, dynamic=False)(images)
     assert not torch.equal(expected, plain)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from authors_modules import compare_training, import_authors, make_objects, order_positions
+from authors_dfine import LAYERS, build_dfine_s
+from authors_modules import compare_training, make_objects, order_positions
 from formula import make_images
 from stored_heads import build_small
 from torch import nn
@@ -21,24 +23,12 @@ pytestmark = [pytest.mark.conforms("D-FINE", "dfine", live=True), pytest.mark.sl
 
 TERMS = {"vfl": "varifocal", "bbox": "l1", "giou": "giou", "fgl": "fgl", "ddf": "ddf"}
 SUFFIXES = {"aux_": "", "enc_0": "encoder", "dn_pre": "denoising_initial", "pre": "initial", "dn_": "denoising_"}
-WEIGHTS = {"loss_vfl": 1, "loss_bbox": 5, "loss_giou": 2, "loss_fgl": 0.15, "loss_ddf": 1.5}
-LAYERS = 3
 ANCHORS = ("decoder.anchors", "decoder.valid_mask")
 
 
 def build_theirs(root: Path, ours: Detector) -> tuple[nn.Module, nn.Module]:
     """Build their S with our weights, and their criterion, in float64."""
-    names = ["hybrid_encoder", "dfine_decoder", "dfine_criterion", "matcher", "dfine"]
-    modules = import_authors(root, "dfine", ["nn.backbone.hgnetv2", *(f"zoo.dfine.{name}" for name in names)])
-    hgnet, encoder, decoder, criterion, matcher, dfine = modules
-    head = decoder.DFINETransformer(
-        5, 256, 30, feat_channels=[256] * 3, num_points=[3, 6, 3], num_layers=LAYERS, num_denoising=8
-    )
-    model = dfine.DFINE(
-        hgnet.HGNetv2("B0", use_lab=True, freeze_at=-1, freeze_norm=False, pretrained=False),
-        encoder.HybridEncoder([256, 512, 1024], depth_mult=0.34, expansion=0.5),
-        head,
-    )
+    model, losses = build_dfine_s(root, num_classes=5, num_queries=30, num_denoising=8)
     # Anchors of the input size of their evaluation, which theirs makes for each input instead.
     tensors = {name: x for name, x in AuthorsDFINE().write(ours).tensors.items() if name not in ANCHORS}
     loaded = model.load_state_dict(tensors, strict=False)
@@ -46,11 +36,8 @@ def build_theirs(root: Path, ours: Detector) -> tuple[nn.Module, nn.Module]:
     assert all("num_batches_tracked" in name for name in loaded.missing_keys), loaded
     order_positions(model.encoder)
     # Their anchors are float32 in every precision.
+    head: Any = model.decoder
     head._generate_anchors = partial(head._generate_anchors, dtype=torch.float64)
-    matching = matcher.HungarianMatcher({"cost_class": 2, "cost_bbox": 5, "cost_giou": 2}, use_focal_loss=True)
-    losses = criterion.DFINECriterion(
-        matching, WEIGHTS, ["vfl", "boxes", "local"], alpha=0.75, gamma=2.0, num_classes=5
-    )
     model.double()
     for name, buffer in model.named_buffers():
         if name.endswith("num_points_scale"):

@@ -16,12 +16,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from boxwright.backbones.resnet import ResNet
 from boxwright.detector import Detector
-from boxwright.ops.cpu_bfloat16 import cpu_convolutions
+from boxwright.ops.cpu_bfloat16 import cpu_operations
 from boxwright.structures import Batch
 from boxwright.training.activation_checkpointing import checkpoint_activations, find_blocks
 from boxwright.training.optimizer import make_optimizer
 from boxwright.training.step import train_step
-from float32_convolutions import listen
+from float32_operations import listen
 
 CPU = torch.device("cpu")
 MakeDetector = Callable[..., Detector]
@@ -201,7 +201,7 @@ def test_narrow_maps_are_exact_in_the_backward_pass_too(monkeypatch: pytest.Monk
     """The context in which they are does not last until then."""
     calls = listen(monkeypatch)
     backbone, images = ResNet(depth=18, width=8), torch.rand(2, 3, 64, 32)
-    with torch.autocast("cpu", torch.bfloat16), cpu_convolutions(images), checkpoint_activations(backbone):
+    with torch.autocast("cpu", torch.bfloat16), cpu_operations(images), checkpoint_activations(backbone):
         levels = backbone(images)
     forward = len(calls)
     sum(level.float().sum() for level in levels.values()).backward()

@@ -110,7 +110,10 @@ class ConvNorm(nn.Module):
             self.activation.inplace = True
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c_out h_out w_out"]:
-        out: Tensor = self.activation(self.norm(self.conv(x)))
+        normed: Tensor = self.norm(self.conv(x))
+        if normed.requires_grad and normed.device.type == "cpu" and not torch.compiler.is_compiling():
+            normed.register_hook(_densify)
+        out: Tensor = self.activation(normed)
         return out
 
     def fold_norms(self) -> None:
@@ -118,6 +121,16 @@ class ConvNorm(nn.Module):
         if not isinstance(self.norm, nn.Identity):
             self.conv, self.norm = fold(self.conv, self.norm), nn.Identity()
             overwrite(self.activation)
+
+
+def _densify(grad: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    """Return the gradient in memory of its own.
+
+    The gradient of a map that is concatenated with others is a part of theirs, and a CPU takes ten times as long for
+    the gradient of a norm from such a one.
+    """
+    is_dense = grad.is_contiguous(memory_format=torch.channels_last) or grad.is_contiguous()
+    return grad if is_dense else grad.contiguous(memory_format=torch.channels_last)
 
 
 def overwrite(activation: nn.Module) -> None:

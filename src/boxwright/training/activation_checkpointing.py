@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from boxwright.ops.cpu_bfloat16 import cpu_convolutions
+from boxwright.ops.cpu_bfloat16 import cpu_operations
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
@@ -104,7 +104,7 @@ def _recomputation(block: nn.Module, inputs: list[Tensor]) -> Iterator[None]:
     """Return a context for computing a block again: its buffers keep their values, and narrow maps are exact."""
     buffers = [(one._buffers, name, buffer) for one in block.modules() for name, buffer in one._buffers.items()]
     with ExitStack() as stack:
-        convolutions: AbstractContextManager[object] = cpu_convolutions(inputs[0]) if inputs else nullcontext()
+        convolutions: AbstractContextManager[object] = cpu_operations(inputs[0]) if inputs else nullcontext()
         stack.enter_context(convolutions)
         try:
             for owner, name, buffer in buffers:
