@@ -128,6 +128,28 @@ def test_what_files_do_not_say_is_said_whatever_is_found(tmp_path: Path) -> None
     assert "no place for the passport" in passport
 
 
+@pytest.mark.parametrize("option", ["auxiliary", "distillation.teacher"])
+def test_what_only_teaches_a_head_stays_behind(option: str, tmp_path: Path) -> None:
+    """Other projects have no such heads; what is predicted is the same without them."""
+    torch.manual_seed(0)
+    values: dict[str, Any] = {"auxiliary": ["atss"], "distillation.teacher": "vit_tiny_patch16_224"}
+    overrides = {f"head.supervision.{option}": values[option], "image_size": 64}
+    overrides |= {"neck.offer_attended": option != "auxiliary"}
+    detector = boxwright.build("rtdetr_r18", categories=CATEGORIES, overrides=overrides).eval()
+    detector.save(tmp_path / "m.safetensors")
+    result = boxwright.convert(tmp_path / "m.safetensors", tmp_path / "x.pth", to="rtdetr", observer=Heard())
+    beginning = f"head.{option.partition('.')[0]}."
+    taught = [name for name in detector.state_dict() if name.startswith(beginning)]
+    assert taught
+    assert list(result.left_out) == taught
+    again = boxwright.load(tmp_path / "x.pth", overrides={"image_size": 64})
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+    one, other = detector.predict(image), again.predict(image)
+    assert len(one) > 0
+    assert torch.equal(one.boxes, other.boxes)
+    assert torch.equal(one.scores, other.scores)
+
+
 def test_other_names_of_classes_are_listed() -> None:
     own, cocos = ([boxwright.Category(i, f"{kind} {i}") for i in range(80)] for kind in ("mine", "theirs"))
     lines = conversion._list_other_classes(own, cocos)

@@ -15,6 +15,9 @@ import torch
 from torch import Tensor
 
 from boxwright.checkpoints import TORCH_SUFFIXES, read_checkpoint, save_tensors
+from boxwright.compose.detectors import build_resolved, load_weights
+from boxwright.compose.recipes import resolve
+from boxwright.compose.undrawn import WithoutDraws
 from boxwright.detector import Detector
 from boxwright.files import check_folder, check_target, replace_file
 from boxwright.passport import Passport
@@ -99,7 +102,9 @@ def convert(
         raise ValueError("images are for the model card: ask for one too (--card)")
     kinds = [] if to is None else find_writable(to)
     model = read_model(source, trusted=trusted, overrides=overrides)
-    detector = build_model(model)
+    detector, trained_by = build_model(model), []
+    if to is not None:
+        detector, trained_by = _leave_out_supervision(detector)
     kind, layout = (OURS, None) if to is None else _choose_layout(kinds, detector, to)
     if layout is not None and layout.files and is_file:
         raise ValueError(f"{target}: this layout has several files; give the name of a folder, without {target.suffix}")
@@ -115,9 +120,29 @@ def convert(
         source=model.origin.kind,
         taken=len(model.tensors),
         skipped=model.skipped,
-        left_out=left_out,
+        left_out=[*trained_by, *left_out],
         notes=(*model.notes, *notes),
     )
+
+
+def _leave_out_supervision(detector: Detector) -> tuple[Detector, list[str]]:
+    """Return the detector without what only teaches it, for other projects, and the names of these tensors."""
+    assert detector.recipe is not None
+    supervision = detector.recipe.to_dict()["head"].get("supervision", {})
+    overrides: dict[str, Any] = {}
+    if supervision.get("auxiliary"):
+        overrides["head.supervision.auxiliary"] = []
+    if supervision.get("distillation", {}).get("teacher"):
+        overrides["head.supervision.distillation.teacher"] = None
+    if not overrides:
+        return detector, []
+    recipe = resolve(detector.recipe, overrides).recipe
+    with WithoutDraws():
+        plain = build_resolved(recipe, categories=detector.categories, check_size=False)
+    tensors = detector.state_dict()
+    load_weights(plain, {name: tensors[name] for name in plain.state_dict()})
+    plain.passport, plain.tuning = detector.passport, detector.tuning
+    return plain.eval(), [name for name in tensors if name not in plain.state_dict()]
 
 
 def find_writable(name: str) -> list[str]:
