@@ -28,9 +28,9 @@ demo: install  ## draw a data set, train on it, evaluate, predict, write a repor
 
 # One thread per worker: two workers of torch on two cores would otherwise fight for them.
 TESTS := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m pytest -n 2 --dist worksteal
-# Parts and what they consist of: each shape and type that their code names is checked as it runs, which costs a third
-# of the time. The other tests run the same code once more; `make slow` checks types in all of its tests.
-PARTS := $(addprefix tests/,backbones contracts data dense evaluation heads layers losses necks ops queries regions)
+# Contracts of parts and what parts consist of: each shape and type that their code names is checked as it runs, which
+# costs a third of the time. The other tests run the same code once more; `make slow` checks types in all of its tests.
+PARTS := $(addprefix tests/,contracts data/transforms dense heads layers losses necks ops queries regions)
 UNTYPED := -o 'addopts=-ra --strict-markers --strict-config -m "not slow"'
 test: install-dev  ## run the tests
 	$(TESTS) $(PARTS)

@@ -40,7 +40,8 @@ def make_masks(*, images: int = 2, queries: int = 6) -> tuple[MaskFactors, Tenso
 
 
 def all_logits(masks: MaskFactors, layer: int, image: int) -> Tensor:
-    return multiply(masks.queries[layer, image], masks.maps[layer][image], masks.offsets[layer, image]).detach()
+    cells = masks.maps[layer][image].movedim(0, -1)
+    return multiply(masks.queries[layer, image], cells, masks.offsets[layer, image]).detach()
 
 
 @pytest.mark.parametrize(("hidden_dim", "num_layers", "parameters"), [(192, 4, 527_809), (256, 6, 1_070_849)])

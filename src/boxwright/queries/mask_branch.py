@@ -23,9 +23,9 @@ class MaskFactors(NamedTuple):
     """Masks of queries after decoder layers, as factors: logit = query . cell + offset.
 
     Queries of several groups are those of as many images more, all images group by group; maps are the same for all.
-    There are ``maps`` for each of the layers, whose cells are about ``MASK_STRIDE`` pixels wide. They cover ``size``,
-    (height, width) in pixels of the network input, which may reach beyond the input by less than a cell of the finest
-    level.
+    There are ``maps`` for each of the layers, of float32 at least, so that no use of them has to convert them. Their
+    cells are about ``MASK_STRIDE`` pixels wide. They cover ``size``, (height, width) in pixels of the network input,
+    which may reach beyond the input by less than a cell of the finest level.
     """
 
     maps: tuple[Float[Tensor, "b d h w"], ...]
@@ -58,7 +58,7 @@ class MaskFactors(NamedTuple):
 
     def probabilities(self, queries: Int[Tensor, "b n"]) -> Float[Tensor, "b n h w"]:
         """Compute the masks of some queries of the first group after the last layer."""
-        cells = at_least_float32(self.maps[-1])
+        cells = self.maps[-1]
         first, width = slice(cells.shape[0]), self.queries.shape[-1]
         own = at_least_float32(self.queries[-1, first].gather(1, queries[..., None].expand(-1, -1, width)))
         offsets = at_least_float32(self.offsets[-1, first].gather(1, queries))
@@ -74,11 +74,11 @@ class MaskFactors(NamedTuple):
 
 
 def multiply(
-    queries: Float[Tensor, "n d"], cells: Float[Tensor, "d ..."], offsets: Float[Tensor, " n"]
-) -> Float[Tensor, "n ..."]:
+    queries: Float[Tensor, "n d"], cells: Float[Tensor, "*s d"], offsets: Float[Tensor, " n"]
+) -> Float[Tensor, n * s]:
     """Compute the logits of queries for the cells of a map, or for points between them."""
-    logits = torch.addmm(offsets[:, None], queries, cells.flatten(1))
-    return logits.reshape(len(queries), *cells.shape[1:])
+    logits = torch.addmm(offsets[:, None], queries, cells.flatten(0, -2).t())
+    return logits.reshape(len(queries), *cells.shape[:-1])
 
 
 class MaskBlock(nn.Module):
@@ -138,7 +138,7 @@ class QueryMaskBranch(nn.Module):
         for i, block in enumerate(self.blocks[:num_layers]):
             cells = block(cells)
             if i >= num_layers - len(contents):
-                maps.append(self.cell_projection(cells) if self.count_as_published else cells)
+                maps.append(at_least_float32(self.cell_projection(cells) if self.count_as_published else cells))
         queries = self._project(contents)
         if self.count_as_published:
             # A sum, because a view of a parameter asks for gradients even where there are none (torch 2.15).
@@ -151,7 +151,7 @@ class QueryMaskBranch(nn.Module):
     def predict_from_tokens(self, finest: Float[Tensor, "b d y x"], tokens: Float[Tensor, "b q d"]) -> MaskFactors:
         """Predict masks of one layer from selected tokens and the finest level as it is, before any block."""
         (cells, size), queries = self._resize(finest), self._project(tokens[None])
-        return MaskFactors((cells,), queries, torch.zeros_like(queries[..., 0]) + self.bias, size)
+        return MaskFactors((at_least_float32(cells),), queries, torch.zeros_like(queries[..., 0]) + self.bias, size)
 
     def _resize(self, finest: Float[Tensor, "b d y x"]) -> tuple[Float[Tensor, "b d h w"], tuple[int, int]]:
         """Interpolate the finest level to the cells of masks; return it with (height, width) of what it covers."""

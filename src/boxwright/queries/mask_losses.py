@@ -39,9 +39,10 @@ def compute_mask_losses(
     layer, image, query, thing = (index[rows] for index in matches)
     queries = at_least_float32(masks.queries[layer, image, query]).split(sizes)
     offsets = at_least_float32(masks.offsets[layer, image, query]).split(sizes)
-    # Taken apart at once: each index by itself would have a gradient of all images.
+    # Taken apart at once: each index by itself would have a gradient of all images. By cells, so that the gradient has
+    # channels last where the maps have.
     num_groups = masks.queries.shape[1] // masks.maps[0].shape[0]
-    maps = [at_least_float32(one) for of_layer in masks.maps for one in of_layer.unbind() * num_groups]
+    maps = [one for of_layer in masks.maps for one in of_layer.movedim(1, -1).unbind() * num_groups]
     starts = [0, *accumulate(len(target.masks) for target in targets)]
     losses = []
     for i, (things, cells) in enumerate(zip(thing.split(sizes), maps, strict=True)):

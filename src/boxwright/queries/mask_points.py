@@ -130,8 +130,8 @@ def _compute_costs(masks: MaskFactors, image: int, target: MaskTargets) -> tuple
     points, logits = target.points.matching, []
     for maps, queries, offsets in zip(masks.maps, masks.queries[:, image], masks.offsets[:, image], strict=True):
         own = maps[image % len(maps)][None]
-        (cells,) = sample_points(at_least_float32(own), points[None], target.size, masks.size)
-        logits.append(multiply(at_least_float32(queries), cells, at_least_float32(offsets)))
+        (cells,) = sample_points(own, points[None], target.size, masks.size)
+        logits.append(multiply(at_least_float32(queries), cells.t(), at_least_float32(offsets)))
     x = torch.stack(logits)  # l q p
     count = len(target.masks)
     covered = target.look_up(points.expand(count, -1, -1), slice(None)).to(x.dtype)  # n p
