@@ -102,9 +102,9 @@ def convert(
         raise ValueError("images are for the model card: ask for one too (--card)")
     kinds = [] if to is None else find_writable(to)
     model = read_model(source, trusted=trusted, overrides=overrides)
-    detector, trained_by = build_model(model), []
+    detector, taught = build_model(model), list[str]()
     if to is not None:
-        detector, trained_by = _leave_out_supervision(detector)
+        detector, taught = _leave_out_supervision(detector)
     kind, layout = (OURS, None) if to is None else _choose_layout(kinds, detector, to)
     if layout is not None and layout.files and is_file:
         raise ValueError(f"{target}: this layout has several files; give the name of a folder, without {target.suffix}")
@@ -120,7 +120,7 @@ def convert(
         source=model.origin.kind,
         taken=len(model.tensors),
         skipped=model.skipped,
-        left_out=[*trained_by, *left_out],
+        left_out=[*taught, *left_out],
         notes=(*model.notes, *notes),
     )
 
@@ -128,7 +128,8 @@ def convert(
 def _leave_out_supervision(detector: Detector) -> tuple[Detector, list[str]]:
     """Return the detector without what only teaches it, for other projects, and the names of these tensors."""
     assert detector.recipe is not None
-    supervision = detector.recipe.to_dict()["head"].get("supervision", {})
+    stated = detector.recipe.to_dict()
+    supervision = stated["head"].get("supervision", {})
     overrides: dict[str, Any] = {}
     if supervision.get("auxiliary"):
         overrides["head.supervision.auxiliary"] = []
@@ -136,7 +137,7 @@ def _leave_out_supervision(detector: Detector) -> tuple[Detector, list[str]]:
         overrides["head.supervision.distillation.teacher"] = None
     if not overrides:
         return detector, []
-    recipe = resolve(detector.recipe, overrides).recipe
+    recipe = resolve(stated, overrides).recipe
     with WithoutDraws():
         plain = build_resolved(recipe, categories=detector.categories, check_size=False)
     tensors = detector.state_dict()
