@@ -74,9 +74,9 @@ class MaskFactors(NamedTuple):
 
 
 def multiply(
-    queries: Float[Tensor, "n d"], cells: Float[Tensor, "*s d"], offsets: Float[Tensor, " n"]
-) -> Float[Tensor, n * s]:
-    """Compute the logits of queries for the cells of a map, or for points between them."""
+    queries: Float[Tensor, "n d"], cells: Float[Tensor, "... d"], offsets: Float[Tensor, " n"]
+) -> Float[Tensor, "n ..."]:
+    """Compute the logits of queries for the cells of a map, (h, w, d), or for points between them, (p, d)."""
     logits = torch.addmm(offsets[:, None], queries, cells.flatten(0, -2).t())
     return logits.reshape(len(queries), *cells.shape[:-1])
 
