@@ -82,7 +82,7 @@ class BoxHead(nn.Module):
     def forward(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> Float[Tensor, "r d"]:
         return cast(Tensor, self.rest(fuse_maps(self.first_layers(maps), self.fusion)))
 
-    def first_layers(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> list[Float[Tensor, r * n]]:
+    def first_layers(self, maps: Sequence[Float[Tensor, "r c s s"]]) -> list[Float[Tensor, "r ..."]]:
         """Apply the layers before fusion, to each map its own."""
         return [layer(x) for layer, x in zip(self.first, maps, strict=True)]
 
