@@ -220,7 +220,7 @@ def test_in_one_process_it_has_no_effect(data: DetectionData, tmp_path: Path, mo
     notes: list[str] = []
     run = replace(make_run("rtdetr", data, tmp_path, sharded=True, steps=1), note=notes.append)
     run_training(run)
-    assert "train.runtime.sharded has no effect in one process: torchrun starts several" in notes
+    assert any(note.startswith("train.runtime.sharded has no effect in one process") for note in notes)
     assert all(type(p) is torch.nn.Parameter for p in run.detector.parameters())
 
 

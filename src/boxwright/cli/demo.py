@@ -28,7 +28,7 @@ def run(argv: Sequence[str]) -> int:
 
     observer = ConsoleObserver()
     try:
-        result = demo(options.out, recipe=options.recipe, budget=options.budget, observer=observer)
+        result = demo(options.out, recipe=options.recipe, budget=options.budget, processes=None, observer=observer)
     except Interrupted as interrupted:
         again = quote_command("demo", *argv)
         observer.announce(f"stopped and saved in {options.out}/run; to go on:  {again}")

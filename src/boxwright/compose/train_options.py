@@ -234,6 +234,8 @@ class RuntimeOptions:
             kind of machine; on a GPU, slower, and but for the operations that torch warns of.
         sharded: each of several processes holds a part of the parameters, gradients and moments of the optimizer, not
             all of them (FSDP2): less memory, more traffic between processes.
+        processes: that train together on this machine, with a GPU or a part of the cores each, where torchrun has not
+            started several. On CPUs two use the cores better than one, most of all with small networks.
     """
 
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -245,10 +247,12 @@ class RuntimeOptions:
     save_interval: str = "5m"
     deterministic: bool = False
     sharded: bool = False
+    processes: int = 1
 
     def __post_init__(self) -> None:
         seconds(self.save_interval, "train.runtime.save_interval")
-        _check_range("train.runtime", vars(self), least=("workers", "seed"), most={"workers": MAX_WORKERS})
+        _check_range("train.runtime", vars(self), least=("workers", "seed"), positive=("processes",))
+        _check_range("train.runtime", vars(self), most={"workers": MAX_WORKERS, "processes": MAX_WORKERS})
 
 
 _OPTIMIZER, _SCHEDULE, _BATCHES, _RUNTIME = OptimizerOptions(), ScheduleOptions(), BatchOptions(), RuntimeOptions()

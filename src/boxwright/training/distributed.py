@@ -50,7 +50,7 @@ def join_processes() -> bool:
         store, rank, world_size = next(rendezvous("env://"))
         dist.init_process_group(backend, store=_of_this_start(store), rank=rank, world_size=world_size)
         # A group that is left to the interpreter's end may wait there for ever for the threads of others.
-        atexit.register(_leave_processes)
+        atexit.register(leave_processes)
     return True
 
 
@@ -66,7 +66,7 @@ def _of_this_start(store: Store) -> Store:
     return PrefixStore(f"start_{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
-def _leave_processes() -> None:
+def leave_processes() -> None:
     """End the group with its threads: one that is left to the end of the interpreter may abort it after all is done.
 
     What wraps a detector in training is garbage by then, but in cycles, and holds on to the group.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 NO_MEMORY = ("can't allocate memory", "out of memory", "cannot allocate memory", "not enough memory")
 WORKER_ENDED = "DataLoader worker"
 PROCESS_ENDED = ("Connection closed by peer", "Connection reset by peer", "Socket Timeout", "Timed out waiting")
+OTHER_ENDED = "another process of the run has ended"
 
 
 def describe_failure(error: Exception) -> str | None:
@@ -26,7 +27,7 @@ def describe_failure(error: Exception) -> str | None:
             "take fewer (--train.runtime.workers, 0 for none)"
         )
     if _has(error, text, PROCESS_ENDED):
-        return "another process of the run has ended"
+        return OTHER_ENDED
     if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
         return f"torch.compile cannot compile this: {shorten(text, 200)}; go on with --train.runtime.compile off"
     if isinstance(error, ValueError):

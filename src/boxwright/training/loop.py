@@ -118,7 +118,7 @@ def _spread(run: Run, rank: Rank, average: MovingAverage | None) -> WholeDetecto
         for module in (run.detector, *(() if average is None else (average.model,))):
             shard_detector(module, rank.device)
     elif runtime.sharded:
-        run.note("train.runtime.sharded has no effect in one process: torchrun starts several")
+        run.note("train.runtime.sharded has no effect in one process; see train.runtime.processes")
     return whole
 
 

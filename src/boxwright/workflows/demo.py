@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from boxwright.reports.report import ReportFacts
 from boxwright.training.log import read_log
 from boxwright.training.run import RECIPE
 from boxwright.weights.model import load
-from boxwright.workflows.demo_size import choose_size
+from boxwright.workflows.demo_size import choose_size, count_processes
 from boxwright.workflows.drawn_names import drawn_labels, note_undrawable_names
 from boxwright.workflows.machine import describe_machine
 from boxwright.workflows.observer import Observer
@@ -68,6 +68,7 @@ def demo(
     *,
     recipe: str | Path = DEMO_RECIPE,
     budget: str | None = None,
+    processes: int | None = 1,
     observer: Observer | None = None,
 ) -> DemoResult:
     """Draw a data set, train on it, evaluate, predict and write a report; go on where an earlier call was stopped.
@@ -77,6 +78,8 @@ def demo(
         recipe: name of a recipe of a detector, or path of a YAML file.
         budget: time for training, like 90s; four minutes of ``rtdetr_tiny`` and else the recipe's where None.
             ``rtdetr_tiny`` then trains with images and batches as large as this machine makes enough steps of.
+        processes: that train ``rtdetr_tiny``; as suits the machine where None. With more than one, a script has to call
+            this under ``if __name__ == "__main__"``.
         observer: hears what begins; silent where None.
 
     Raises:
@@ -100,7 +103,7 @@ def demo(
         observer.announce(f"     already done; remove {run} to train again")
     else:
         train(
-            _choose_recipe(resolved, run) if str(recipe) == DEMO_RECIPE else resolved,
+            _choose_recipe(resolved, run, processes) if str(recipe) == DEMO_RECIPE else resolved,
             folder / "data",
             out=run,
             resume="auto",
@@ -121,12 +124,14 @@ def demo(
     return DemoResult(folder / "report.html", folder / "predictions", find_checkpoint(run), evaluation)
 
 
-def _choose_recipe(recipe: Recipe, run: Path) -> Recipe:
+def _choose_recipe(recipe: Recipe, run: Path, processes: int | None) -> Recipe:
     """Return the recipe with the size that suits this machine, or that a run which goes on has."""
     if (run / LAST).is_file() and (run / RECIPE).is_file():
         return resolve(run / RECIPE).recipe
     assert recipe.train.budget is not None
-    return choose_size(recipe, seconds(recipe.train.budget))
+    runtime = recipe.train.runtime
+    runtime = replace(runtime, processes=count_processes(runtime.device) if processes is None else processes)
+    return choose_size(replace(recipe, train=replace(recipe.train, runtime=runtime)), seconds(recipe.train.budget))
 
 
 def _select_images(data: DetectionData, detections: dict[int, Detections]) -> list[ReportImage]:

@@ -36,6 +36,7 @@ CHANGEABLE = (
     "runtime.compile",
     "runtime.save_interval",
     "runtime.sharded",
+    "runtime.processes",
 )
 """Options of training that may be typed anew when a run goes on: where it is computed, and how long it is."""
 

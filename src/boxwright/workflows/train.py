@@ -5,15 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from boxwright.checkpoints import BEST, LAST, PREVIOUS, find_checkpoint
+from boxwright.checkpoints import BEST, LAST, PREVIOUS, find_checkpoint, has_last
 from boxwright.compose.detectors import build_resolved
 from boxwright.compose.recipe import Recipe
-from boxwright.compose.recipe_text import typed_options
+from boxwright.compose.recipe_text import flatten, typed_options
 from boxwright.compose.recipes import resolve
 from boxwright.contracts import FrozenStatistics
 from boxwright.cpu_quota import describe_quota
@@ -22,12 +23,14 @@ from boxwright.data.records import DetectionData, PseudoPart, max_objects
 from boxwright.data.size_survey import thin_out
 from boxwright.data.transforms.adapters import as_transform
 from boxwright.detector import Detector
+from boxwright.devices import choose_device
 from boxwright.evaluation.limits import coco_limit, head_limits, note_nothing_to_count
 from boxwright.training.callbacks import Callback, check_callbacks
 from boxwright.training.checkpoint import Progress
 from boxwright.training.loop import run_training
 from boxwright.training.machines import first_of_machine_first, is_restarted, share_file
 from boxwright.training.run import WEIGHTS, Run
+from boxwright.training.spawn import start_processes
 from boxwright.weights.model import load
 from boxwright.workflows.beginning import Beginning, resolve_beginning
 from boxwright.workflows.check import brief_check
@@ -98,9 +101,9 @@ def train(
         recipe: name of a recipe, path of a YAML file, or a recipe.
         data: a folder, ``DataFiles``, an ``ImageDataset``, or ``{"train": ImageDataset, "val": ImageDataset}``.
         out: folder of the run; ``runs/RECIPE-DATA`` where None.
-        resume: go on from the run's last checkpoint, as the run began; but device, workers, precision, sharding,
-            activation checkpointing and length are those of the overrides. With ``"auto"``, begin a run where there is
-            none to go on with.
+        resume: go on from the run's last checkpoint, as the run began; but device, workers, processes, precision,
+            sharding, activation checkpointing and length are those of the overrides. With ``"auto"``, begin a run where
+            there is none to go on with.
         weights: detector to begin with: a run or checkpoint of ours, or a source of another project. Parts that the
             recipe names too have its options, and images its preprocessing, unless overridden; layers with rows of
             classes keep those of classes that have the same name.
@@ -118,8 +121,42 @@ def train(
         ValueError: the recipe, the data or the folder cannot be used, or training has diverged; in one line.
         Interrupted: Ctrl-C was pressed or the system asked to stop; the state is saved.
     """
-    observer, began, overrides = observer_of_first(observer or Observer()), began or time.monotonic(), overrides or {}
+    began, overrides = began or time.monotonic(), overrides or {}
     folder = Path(out) if out is not None else default_folder(recipe, data)
+    work = partial(
+        _train_in_process,
+        recipe,
+        data,
+        folder=folder,
+        resume=resume,
+        weights=weights,
+        backbone_weights=backbone_weights,
+        transforms=transforms,
+        input_transforms=input_transforms,
+        began=began,
+        overrides=overrides,
+    )
+    with start_processes(_count_processes(recipe, folder, resume, overrides), work):
+        return work(callbacks=callbacks, observer=observer or Observer())
+
+
+def _train_in_process(
+    recipe: str | Path | Mapping[str, Any] | Recipe,
+    data: Data,
+    *,
+    folder: Path,
+    resume: Resume,
+    weights: str | Path | None,
+    backbone_weights: str | Path | None,
+    transforms: Sequence[Any],
+    input_transforms: Sequence[Any],
+    began: float,
+    overrides: Mapping[str, Any],
+    callbacks: Sequence[Callback] = (),
+    observer: Observer | None = None,
+) -> TrainResult:
+    """Train in this process, which may be one of several; of those the first alone has callbacks and an observer."""
+    observer = observer_of_first(observer or Observer())
     with hold_run(folder, _share_run(folder, resume), observer) as goes_on:
         with first_of_machine_first():
             stored = _read_run(folder, recipe, overrides) if goes_on else None
@@ -135,6 +172,27 @@ def train(
             )
         run = fit_batch(run, is_fixed=goes_on or is_parts_typed(overrides), observer=observer)
         return _train_run(run, resume=goes_on)
+
+
+def _count_processes(
+    recipe: str | Path | Mapping[str, Any] | Recipe, folder: Path, resume: Resume, overrides: Mapping[str, Any]
+) -> int:
+    """Count the processes that are to train together; a run that goes on has as many as before, unless overridden."""
+    typed = {
+        name: value
+        for name, value in flatten({key.replace("-", "_"): value for key, value in overrides.items()}).items()
+        if name.startswith("train.runtime.")
+    }
+    options = resolve(recipe, typed).recipe.train.runtime
+    count = options.processes
+    if resume and has_last(folder) and "train.runtime.processes" not in typed:
+        count = read_run(folder).recipe.train.runtime.processes
+    if count > 1 and choose_device(options.device).type == "cuda":
+        if options.device != "auto":
+            raise ValueError(f"train.runtime.device {options.device} is one device, and {count} processes take auto")
+        if count > torch.cuda.device_count():
+            raise ValueError(f"train.runtime.processes {count}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return count
 
 
 def _train_run(run: Run, *, resume: bool) -> TrainResult:
