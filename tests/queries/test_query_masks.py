@@ -18,6 +18,7 @@ from boxwright.queries.mask_points import (
     draw_mask_points,
     make_mask_targets,
 )
+from boxwright.queries.mask_products import multiply_by_image
 from boxwright.queries.matching import Matches
 from boxwright.structures import Targets
 
@@ -90,7 +91,7 @@ def make_targets(counts: tuple[int, ...]) -> list[MaskTargets]:
     """Rectangles, one of all the image, one in a corner; images of two sizes on one padded input."""
     targets = []
     for image, count in enumerate(counts):
-        size = (SIZE[0] - 8 * image, SIZE[1] - 12 * image)
+        size = (SIZE[0] - 8 * (image % 2), SIZE[1] - 12 * (image % 2))
         masks = torch.zeros(count, *SIZE, dtype=torch.bool)
         for i in range(count):
             masks[i, : size[0] // (i + 1), : size[1] // (i + 1)] = True
@@ -138,14 +139,14 @@ def test_costs() -> None:
 
 
 def test_losses_are_of_the_most_uncertain_points_and_of_others() -> None:
-    masks, _, _ = make_masks()
-    targets = make_targets((3, 2))
-    pairs = [(0, 0, 4, 1), (0, 0, 0, 2), (0, 1, 3, 4), (2, 1, 5, 3), (3, 0, 1, 0)]
+    masks, _, _ = make_masks(images=3)
+    targets = make_targets((3, 2, 2))  # the first and the last have as many points
+    pairs = [(0, 0, 4, 1), (0, 2, 2, 6), (0, 0, 0, 2), (0, 1, 3, 4), (2, 1, 5, 3), (2, 2, 0, 5), (3, 0, 1, 0)]
     matches = Matches(*torch.tensor(pairs).t())
     entropy, dice = compute_mask_losses(masks, matches, targets, 2.5)
     expected = torch.zeros(2, 3, dtype=torch.float64)
     for layer, image, query, thing in pairs[:-1]:  # there are no masks of a layer beyond the last
-        target, own = targets[image], thing - (0, 3)[image]
+        target, own = targets[image], thing - (0, 3, 5)[image]
         height, width = target.size
         logits = all_logits(masks, layer, image)[query]
         candidates = target.points.candidates[own].tolist()
@@ -158,6 +159,21 @@ def test_losses_are_of_the_most_uncertain_points_and_of_others() -> None:
         expected[:, layer] += torch.tensor(compare_by_hand(logits, target.masks[own], points.double(), target))
     torch.testing.assert_close(torch.stack((entropy, dice)), expected / 2.5)
     assert (expected[:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_masks_of_several_images_at_once(layout: torch.memory_format) -> None:
+    """Two groups of three images, of which one has no query in the first, and none has any in the second but two."""
+    torch.manual_seed(2)
+    sizes = (2, 0, 3, 1, 2, 0)
+    maps = torch.randn(3, 4, 3, 5).double().contiguous(memory_format=layout).requires_grad_()
+    queries, offsets = torch.randn(8, 4).double().requires_grad_(), torch.randn(8).double().requires_grad_()
+    images = [0, 0, 2, 2, 2, 0, 1, 1]
+    expected = torch.einsum("nd,ndhw->nhw", queries, maps[images]) + offsets[:, None, None]
+    torch.testing.assert_close(multiply_by_image(queries, maps, offsets, sizes), expected)
+    inputs = (queries, maps, offsets)
+    assert torch.autograd.gradcheck(lambda *own: multiply_by_image(*own, sizes), inputs)
+    assert multiply_by_image(queries[:0], maps, offsets[:0], (0,) * 6).shape == (0, 3, 5)
 
 
 @pytest.mark.parametrize("counts", [(0, 0), (0, 2)])

@@ -88,8 +88,11 @@ class TestPlan:
     ) -> None:
         machine = Machine(monkeypatch, step=6.0, evaluation=8.0)
         machine.changes = [(1300.0, 3.0)]
-        run = replace(make_run(**self.TEN_MINUTES), began=machine.now, evaluate=Timed(machine))
+        callback, told = Callback(), list[float]()
+        callback.on_step = lambda event: told.append(machine.now + event.seconds_left)  # type: ignore[method-assign]
+        run = replace(make_run(**self.TEN_MINUTES), began=machine.now, evaluate=Timed(machine), callbacks=[callback])
         progress = run_training(run)
+        assert set(told) == {1600.0}  # at once, and however slow the machine becomes
         # Checkpoints after the last evaluation included.
         assert machine.now - 1000 == pytest.approx(600, rel=0.05)
         assert progress.step == machine.steps == progress.steps

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from boxwright.ops.boxes import at_least_float32
@@ -46,12 +46,12 @@ class MaskTargets(NamedTuple):
     size: tuple[int, int]
     points: MaskPoints
 
-    def look_up(self, points: Float[Tensor, "n p 2"], objects: Int[Tensor, " n"] | slice) -> Float[Tensor, "n p"]:
-        """Look up 1 where the pixel of a point is the object's, else 0."""
+    def look_up(self, points: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p"]:
+        """Look up 1 where the pixel of a point of each object is the object's, else 0."""
         height, width = self.size
         columns, rows = ((points[..., i] * side).long().clamp(max=side - 1) for i, side in ((0, width), (1, height)))
-        masks = self.masks[objects]
-        return masks[torch.arange(len(masks), device=masks.device)[:, None], rows, columns].to(points.dtype)
+        objects = torch.arange(len(self.masks), device=self.masks.device)[:, None]
+        return self.masks[objects, rows, columns].to(points.dtype)
 
 
 def draw_mask_points(
@@ -90,19 +90,26 @@ def make_mask_targets(target: Targets) -> MaskTargets:
     return MaskTargets(masks, target.size, points)
 
 
-def sample_points(
-    maps: Float[Tensor, "n c h w"], points: Float[Tensor, "n p 2"], size: tuple[int, int], covered: tuple[int, int]
-) -> Float[Tensor, "n c p"]:
-    """Interpolate maps at points, bilinearly; beyond the middle of outermost cells they are as these.
+def place_points(
+    points: Float[Tensor, "n p 2"], size: tuple[int, int], covered: tuple[int, int]
+) -> Float[Tensor, "n p 2"]:
+    """Place points of an image on maps that may reach beyond it, where their region is from -1 to 1.
 
     Args:
-        maps: over a region of ``covered`` pixels, (height, width).
-        points: as fractions of an image.
+        points: as fractions of the image.
         size: (height, width) of the image, in pixels.
         covered: likewise, of the maps.
     """
     scale = points.new_tensor([size[1] / covered[1], size[0] / covered[0]])
-    grid = (points * scale * 2 - 1)[:, :, None].to(maps.dtype)
+    return points * scale * 2 - 1
+
+
+def sample_points(maps: Float[Tensor, "n c h w"], placed: Float[Tensor, "n p 2"]) -> Float[Tensor, "n c p"]:
+    """Interpolate maps at points that ``place_points`` has placed, bilinearly.
+
+    Beyond the middle of outermost cells they are as these.
+    """
+    grid = placed[:, :, None].to(maps.dtype)
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)[..., 0]
 
 
@@ -128,13 +135,14 @@ def compute_mask_costs(masks: MaskFactors, image: int, target: MaskTargets) -> t
 def _compute_costs(masks: MaskFactors, image: int, target: MaskTargets) -> tuple[Tensor, Tensor]:
     """Compute them in full precision."""
     points, logits = target.points.matching, []
+    placed = place_points(points[None], target.size, masks.size)
     for maps, queries, offsets in zip(masks.maps, masks.queries[:, image], masks.offsets[:, image], strict=True):
         own = maps[image % len(maps)][None]
-        (cells,) = sample_points(own, points[None], target.size, masks.size)
+        (cells,) = sample_points(own, placed)
         logits.append(multiply(at_least_float32(queries), cells.t(), at_least_float32(offsets)))
     x = torch.stack(logits)  # l q p
     count = len(target.masks)
-    covered = target.look_up(points.expand(count, -1, -1), slice(None)).to(x.dtype)  # n p
+    covered = target.look_up(points.expand(count, -1, -1)).to(x.dtype)  # n p
     entropy = (F.softplus(x).sum(-1, keepdim=True) - x @ covered.t()) / x.shape[-1]
     probabilities = x.sigmoid()
     both = 2 * probabilities @ covered.t()

@@ -50,7 +50,7 @@ class StepEvent(Event):
         gradient_norm: before clipping.
         images_per_second: of this step, over all processes.
         image_size: width of the network input, in pixels.
-        seconds_left: at the speed so far.
+        seconds_left: of a budget of time, what is left of it; else at the speed so far.
     """
 
     epoch: float

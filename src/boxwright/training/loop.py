@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import signal
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,14 @@ def _with_precision(run: Run, rank: Rank) -> Run:
     return replace(run, recipe=replace(run.recipe, train=resolve_precision(run.options, rank.device)))
 
 
+@contextmanager
+def _without_strides() -> Iterator[None]:
+    """Leave out what torch says where a gradient of a 1 x 1 kernel has other strides than the kernel, as of a view."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+        yield
+
+
 def _write_beginning(run: Run) -> None:
     """Write what the run begins with. An earlier one here, which came to nothing, may have begun otherwise."""
     run.folder.mkdir(parents=True, exist_ok=True)
@@ -179,6 +188,7 @@ class _Loop:
             for callback in self.callbacks:
                 stack.callback(callback.close)
             stack.callback(self.momentum_ramp.end)
+            stack.enter_context(_without_strides())
             interrupt = stack.enter_context(stop_on_interrupt(speaks=run.console is not None and self.rank.is_first))
             try:
                 while not self._advance(interrupt):
@@ -327,9 +337,15 @@ class _Loop:
             gradient_norm=result.gradient_norm,
             images_per_second=images / duration,
             image_size=batch.images.shape[-1],
-            seconds_left=progress.seconds / progress.step * (progress.steps - progress.step),
+            seconds_left=self._seconds_left(),
         )
         self._tell(lambda callback: callback.on_step(event))
+
+    def _seconds_left(self) -> float:
+        progress = self.progress
+        if self.pace is not None:
+            return max(0.0, self.pace.deadline - time.monotonic())
+        return progress.seconds / progress.step * (progress.steps - progress.step)
 
     def _evaluate(self, interrupt: Stop) -> None:
         """Evaluate, in all processes, and save, in the first."""
