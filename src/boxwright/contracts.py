@@ -225,8 +225,8 @@ class SteeringNeck(Protocol):
 class ProgressHead(Protocol):
     """A head whose losses change on the way through a training."""
 
-    def set_progress(self, fraction: float) -> None:
-        """Prepare for a step that begins at this fraction of the training, in [0, 1); steps before do not matter."""
+    def set_progress(self, fraction: float, steps_from_scratch: int | None = None) -> None:
+        """Prepare for a step at this fraction of the training; None where not all initial weights were random."""
 
 
 @runtime_checkable

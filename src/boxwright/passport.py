@@ -94,6 +94,11 @@ class Passport:
     parent: Passport | None = None
     backbone: Passport | None = None
 
+    @property
+    def is_from_scratch(self) -> bool:
+        """True where training began with random weights in all parts."""
+        return self.origin is None and self.parent is None and self.backbone is None
+
     def to_dict(self) -> dict[str, Any]:
         """Convert to plain values, as checkpoints have them."""
         return asdict(self)

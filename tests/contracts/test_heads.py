@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from boxwright.compose.parts import find_part, list_parts
-from boxwright.contracts import AssigningHead, LimitedHead, MatchCountingHead, MatchWeighingHead, TaskHead
+from boxwright.contracts import AssigningHead, LimitedHead, MatchCountingHead, MatchWeighingHead, ProgressHead, TaskHead
 from boxwright.structures import LossTotals, Targets
 from head_checks import LIMIT, MASKS, NUM_CLASSES, MakeTargets, heads_and_masks, predict, shaken, tensors
 from part_checks import (
@@ -87,6 +87,26 @@ def test_losses_are_finite_scalars(name: str, counts: list[int], make_targets: M
     assert isinstance(total, Tensor)
     # An image without objects is all background to a detector; to a classifier it says nothing.
     assert total > 0 or (isinstance(head, TaskHead) and head.task == "classification" and not sum(counts))
+
+
+@heads_with(ProgressHead)
+def test_class_losses_alone_count_as_many_times_as_training_says(name: str, make_targets: MakeTargets) -> None:
+    head = build("heads", name, SPEC, NUM_CLASSES, **{"supervision.early_class_factor": 5.0}).train()
+    targets = make_targets([3, 1], size=LIMIT)
+    assert isinstance(head, ProgressHead)
+    output = predict(head, targets)
+    once = head.loss(output, targets)
+    head.set_progress(0.5, 500)
+    many = head.loss(output, targets)
+    head.set_progress(0.5)
+    published = head.loss(output, targets)
+    class_losses = {"varifocal", "matchability", "iou_aware", "focal"}
+    is_class_loss = {term: any(term.startswith(kind) for kind in class_losses) for term in once}
+    assert 0 < sum(is_class_loss.values()) < len(once)
+    for term, value in once.items():
+        factor = 3.0 if is_class_loss[term] else 1.0
+        torch.testing.assert_close(many[term], factor * value, msg=term)
+        torch.testing.assert_close(published[term], value, msg=term)
 
 
 @heads_and_masks

@@ -173,9 +173,9 @@ class DFINE(EncoderQueries):
         layers = refiner.predictions()
         return references[:-1], layers.logits, layers.boxes_cxcywh_norm
 
-    def matchers(self) -> list[HungarianMatcher]:
-        """List the matchers of the head's losses."""
-        return [self.criterion.criterion.matcher]
+    def criteria(self) -> list[SetCriterion]:
+        """List the criteria of the head's losses."""
+        return [self.criterion.criterion]
 
     def decode(self, output: QueryOutput) -> Decoded:
         """Decode the best (query, class) pairs; sides that went past each other are put together in their middle."""

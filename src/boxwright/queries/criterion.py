@@ -38,6 +38,8 @@ class SetCriterion:
         self, class_loss: ClassLoss, matcher: HungarianMatcher, weights: QueryLossWeights = DEFAULT_WEIGHTS
     ) -> None:
         self.class_loss, self.matcher, self.weights = class_loss, matcher, weights
+        # Of the class loss, beside its weight: training may raise it for a while.
+        self.class_factor = 1.0
 
     def __call__(
         self,
@@ -123,7 +125,8 @@ class SetCriterion:
         labels = torch.cat([t.labels for t in targets])[matches.object]
         corners, objects = pair_corners(boxes_cxcywh_norm.detach(), targets, matches)
         matched = MatchedQueries(*matches[:3], labels, iou(corners, objects))
-        return {self.class_loss.name: self.weights.class_weight * self.class_loss(logits, matched, totals, groups)}
+        weight = self.class_factor * self.weights.class_weight
+        return {self.class_loss.name: weight * self.class_loss(logits, matched, totals, groups)}
 
     def _box_losses(
         self,

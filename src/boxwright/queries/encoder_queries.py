@@ -16,14 +16,14 @@ from boxwright.layers.predictions import cast_to_weights
 from boxwright.layers.tokens import LevelTokens, flatten_levels
 from boxwright.mechanism import QueryMechanism
 from boxwright.ops.boxes import at_least_float32, inverse_sigmoid
-from boxwright.queries.criterion import normalize_targets
+from boxwright.queries.criterion import SetCriterion, normalize_targets
 from boxwright.queries.decode import PairDetections, QueryOutput, rank_pairs
 from boxwright.queries.denoising import DenoisingQueries, draw_denoising_queries
 from boxwright.queries.explanation import LayerPredictions, QueryDecoder, QueryExplainer, SelectedTokens
 from boxwright.queries.groups import EncoderHeads, GroupEncoder, join_queries
 from boxwright.queries.mask_branch import MaskFactors, build_mask_branch
-from boxwright.queries.matching import HungarianMatcher, NormalizedTargets
-from boxwright.queries.options import DecoderOptions, DenoisingOptions, UnitedSupervisionOptions
+from boxwright.queries.matching import NormalizedTargets
+from boxwright.queries.options import EARLY_STEPS, DecoderOptions, DenoisingOptions, UnitedSupervisionOptions
 from boxwright.queries.selection import Selection, make_anchors, measure_selection, select_tokens
 from boxwright.queries.taught_queries import TaughtQueries
 from boxwright.queries.tokens import LevelProjections
@@ -135,6 +135,7 @@ class EncoderQueries(PairDetections, TaughtQueries):
         self.num_classes, self.num_queries, self.max_detections = num_classes, num_queries, max_detections
         self.eval_layers, self.denoising = decoder.predicting_layers, denoising
         self.divides_by_assigned, self.late_cost = supervision.united_matches, supervision.late_cost
+        self.early_class_factor = supervision.early_class_factor
         # For counting only: run the encoder's box head on every token, as the published graph does.
         self.count_as_published = False
         self.projections = LevelProjections(
@@ -237,14 +238,17 @@ class EncoderQueries(PairDetections, TaughtQueries):
         first = encode(reference)
         return lambda _: first
 
-    def matchers(self) -> list[HungarianMatcher]:
-        """List the matchers of the head's losses."""
+    def criteria(self) -> list[SetCriterion]:
+        """List the criteria of the head's losses."""
         raise NotImplementedError
 
-    def set_progress(self, fraction: float) -> None:
-        """Choose the cost of matches for a step at this fraction of the training."""
-        for matcher in self.matchers():
-            matcher.is_late = self.late_cost is not None and fraction >= self.late_cost
+    def set_progress(self, fraction: float, steps_from_scratch: int | None = None) -> None:
+        """Choose the cost of matches, and the factor of class losses, for a step at this fraction of the training."""
+        early = 0.0 if steps_from_scratch is None else max(0.0, 1 - steps_from_scratch / EARLY_STEPS)
+        class_factor = 1 + (self.early_class_factor - 1) * early
+        for criterion in self.criteria():
+            criterion.matcher.is_late = self.late_cost is not None and fraction >= self.late_cost
+            criterion.class_factor = class_factor
 
     def predict_layers(
         self, contents: Sequence[Float[Tensor, "b q d"]], reference: Float[Tensor, "b q 4"]

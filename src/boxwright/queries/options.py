@@ -285,6 +285,10 @@ class SupervisionOptions:
         return {name: {} for name in self.auxiliary}
 
 
+EARLY_STEPS = 1000
+"""Steps of a training from random weights after which class losses count as they are published."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class UnitedSupervisionOptions(SupervisionOptions):
     """Teaching of queries whose layers may learn boxes from the matches of each other.
@@ -294,12 +298,17 @@ class UnitedSupervisionOptions(SupervisionOptions):
             layer's own.
         late_cost: fraction of the training from which on queries are matched by score and overlap alone, with the cost
             -score * IoU^4, as in DEIMv2; never where None.
+        early_class_factor: what class losses are multiplied by in the first step of a training from random weights,
+            falling to 1 over ``EARLY_STEPS`` steps: boxes are learned before classes, which short runs leave behind.
     """
 
     united_matches: bool = False
     late_cost: float | None = None
+    early_class_factor: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.early_class_factor <= 0:
+            raise ValueError(f"early_class_factor is greater than 0, not {self.early_class_factor:g}")
         if self.late_cost is not None:
             check_fractions({"late_cost": self.late_cost})

@@ -17,7 +17,6 @@ from boxwright.queries.denoising import DenoisingQueries
 from boxwright.queries.encoder_queries import DecoderStart, EncoderQueries
 from boxwright.queries.groups import GroupPredictions, fold_groups
 from boxwright.queries.mask_branch import MaskFactors
-from boxwright.queries.matching import HungarianMatcher
 from boxwright.queries.taught_queries import Taught
 from boxwright.queries.union import Assignment
 from boxwright.structures import Features, LossTotals, Targets
@@ -87,9 +86,9 @@ class RefinedQueries(EncoderQueries):
     encoder_criterion: SetCriterion
     refinement: Refinement = "twice"
 
-    def matchers(self) -> list[HungarianMatcher]:
-        """List the matchers of the head's losses."""
-        return [self.criterion.matcher, self.encoder_criterion.matcher]
+    def criteria(self) -> list[SetCriterion]:
+        """List the criteria of the head's losses."""
+        return [self.criterion, self.encoder_criterion]
 
     def layer_heads(self) -> LayerHeads:
         """Return the heads that predict after each layer."""

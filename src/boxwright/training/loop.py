@@ -303,7 +303,9 @@ class _Loop:
         position = self.progress.position(step)
         lr = set_lr(self.optimizer, self.schedule.lr_factor(position))
         if isinstance(self.detector.head, ProgressHead):
-            self.detector.head.set_progress(position / self.schedule.steps)
+            passport = self.detector.passport
+            is_from_scratch = passport is None or passport.is_from_scratch
+            self.detector.head.set_progress(position / self.schedule.steps, step if is_from_scratch else None)
         self.buffers.keep()
         self.momentum_ramp.update()
         try:
