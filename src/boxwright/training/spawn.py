@@ -72,7 +72,10 @@ def start_processes(count: int, work: Callable[[], object]) -> Iterator[None]:
         _kill(others)
         raise
     except Exception as error:
-        raise _name_reason(error, others) from error
+        named = _name_reason(error, others)
+        if named is error:
+            raise
+        raise named from error
     finally:
         torch.set_num_threads(threads)
         leave_processes()
