@@ -223,10 +223,10 @@ class SteeringNeck(Protocol):
 
 @runtime_checkable
 class ProgressHead(Protocol):
-    """A head whose losses change on the way through a training."""
+    """A head whose losses change on the way through a training; what it was told before does not matter."""
 
     def set_progress(self, fraction: float, steps_from_scratch: int | None = None) -> None:
-        """Prepare for a step at this fraction of the training; None where not all initial weights were random."""
+        """Prepare for a step at this fraction, in [0, 1), so many steps after random weights, if they were."""
 
 
 @runtime_checkable

@@ -151,7 +151,9 @@ def ended_within(seconds: float, group: int) -> bool:
     return False
 
 
-def test_ctrl_c_stops_all_and_the_run_goes_on_with_as_many(recipe_file: Path, drawn: Path, tmp_path: Path) -> None:
+def test_ctrl_c_stops_all_and_the_run_goes_on_with_as_many(
+    recipe_file: Path, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = tmp_path / "run"
     typed = ["train", str(recipe_file), "--data", str(drawn), "--out", str(run), "--train.runtime.processes", "2"]
     process = subprocess.Popen(
@@ -172,4 +174,13 @@ def test_ctrl_c_stops_all_and_the_run_goes_on_with_as_many(recipe_file: Path, dr
     assert ended_within(5, process.pid)
     steps = len((run / "log.jsonl").read_text().splitlines()) + 2
     resumed = ["train", str(recipe_file), "--data", str(drawn), "--out", str(run), "--resume", "--train.steps"]
+    counts: list[int] = []
+
+    def start(count: int, work: Any) -> Any:
+        counts.append(count)
+        return start_processes(count, work)
+
+    monkeypatch.setattr("boxwright.workflows.train.start_processes", start)
     assert main([*resumed, str(steps)]) == 0
+    assert main([*resumed, str(steps + 1), "--train.runtime.processes", "1"]) == 0
+    assert counts == [2, 1]

@@ -174,13 +174,9 @@ class AuxiliaryHeads(nn.Module):
         """
         counts: list[float] = []
         for head in self.heads.values():
-            counts.append(
-                float(head.count_matches(targets, input_size)) if isinstance(head, MatchCountingHead) else 0.0
-            )
-            counts.append(
-                float(head.weigh_matches(targets, input_size)) if isinstance(head, MatchWeighingHead) else 0.0
-            )
-        return tuple(counts)
+            counts.append(head.count_matches(targets, input_size) if isinstance(head, MatchCountingHead) else 0)
+            counts.append(head.weigh_matches(targets, input_size) if isinstance(head, MatchWeighingHead) else 0)
+        return tuple(map(float, counts))
 
 
 class CandidateStart(nn.Module):

@@ -161,16 +161,21 @@ def _take_part(work: Callable[[], object], told: Connection) -> None:
     for number in _OF_TERMINAL:
         signal.signal(number, signal.SIG_IGN)
     told.send("")
-    with warnings.catch_warnings(), suppress(OSError):  # nobody listens where the first has ended
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             work()
-        except Interrupted:
-            pass
+        except Interrupted as stopped:
+            _tell(told, f"asked to stop by signal {stopped.number}")
         except Exception as error:
-            told.send(describe_failure(error) or f"{type(error).__name__}: {error}")
+            _tell(told, describe_failure(error) or f"{type(error).__name__}: {error}")
         finally:
             leave_processes()
+
+
+def _tell(told: Connection, reason: str) -> None:
+    with suppress(BrokenPipeError):  # the first process has ended, and nobody else listens
+        told.send(reason)
 
 
 def _name_reason(error: Exception, others: list[_Other]) -> Exception:
